@@ -1,0 +1,92 @@
+// Package config holds labk's one configuration: a single struct that defaults, files, environment and command line fill in
+// that order, each over the one before. The doc comments of the fields are the user's reference: help texts and
+// docs/configuration.md are made from them (see Options).
+package config
+
+import (
+	"os"
+	"strings"
+)
+
+// Config is everything that can be set. The `name` tag is the option's name as a flag and as a key of config.yaml; the
+// environment variable is LABK_ and the name in capitals with underscores. `role` limits an option to "server" or "agent".
+// A Config is filled once, before anything starts, and read-only from then on.
+type Config struct {
+	// Folder for everything that labk keeps.
+	DataDir string `name:"data-dir"`
+	// Secret that nodes join with; made on the first start of a server when empty. Prefer token-file: a command line can be
+	// read by every user of the machine.
+	Token string `name:"token"`
+	// File to read the token from.
+	TokenFile string `name:"token-file"`
+	// Name of this machine's node. Default: its host name in lower case.
+	NodeName string `name:"node-name"`
+	// Address of this machine's node. Default: the one that the default route leaves from.
+	NodeIP string `name:"node-ip"`
+	// Labels to register the node with, KEY=VALUE.
+	NodeLabels []string `name:"node-label"`
+	// Taints to register the node with, KEY=VALUE:EFFECT.
+	NodeTaints []string `name:"node-taint"`
+	// Network interface for traffic between nodes. Default: the one that has node-ip.
+	FlannelIface string `name:"flannel-iface"`
+	// Extra flags for the kubelet, NAME=VALUE.
+	KubeletArgs []string `name:"kubelet-arg"`
+	// Extra flags for kube-proxy, NAME=VALUE.
+	KubeProxyArgs []string `name:"kube-proxy-arg"`
+	// Log everything that every component has to say.
+	Debug bool `name:"debug"`
+
+	// Port of the API, for clients and for nodes.
+	HTTPSListenPort int `name:"https-listen-port" role:"server"`
+	// Address that the API listens on. Default: all.
+	BindAddress string `name:"bind-address" role:"server"`
+	// Address at which pods and nodes reach the API. Default: node-ip.
+	AdvertiseAddress string `name:"advertise-address" role:"server"`
+	// More names and addresses for the API's certificate.
+	TLSSANs []string `name:"tls-san" role:"server"`
+	// Addresses of pods; one IPv4 CIDR.
+	ClusterCIDR string `name:"cluster-cidr" role:"server"`
+	// Addresses of services; one IPv4 CIDR.
+	ServiceCIDR string `name:"service-cidr" role:"server"`
+	// Address of the cluster's DNS, inside service-cidr. Default: its tenth.
+	ClusterDNS string `name:"cluster-dns" role:"server"`
+	// DNS domain of the cluster.
+	ClusterDomain string `name:"cluster-domain" role:"server"`
+	// How pods reach pods on other nodes: vxlan, host-gw or none (bring your own CNI plugin).
+	FlannelBackend string `name:"flannel-backend" role:"server"`
+	// Datastore in this process: sqlite.
+	Datastore string `name:"datastore" role:"server"`
+	// Datastore elsewhere, as a URL that kine understands. Empty: the one in this process.
+	DatastoreEndpoint string `name:"datastore-endpoint" role:"server"`
+	// Packaged components to leave out (coredns).
+	Disable []string `name:"disable" role:"server"`
+	// Run the control plane only, no node.
+	DisableAgent bool `name:"disable-agent" role:"server"`
+	// Where to write the administrator's kubeconfig.
+	WriteKubeconfig string `name:"write-kubeconfig" role:"server"`
+	// Mode of that file, in octal.
+	WriteKubeconfigMode string `name:"write-kubeconfig-mode" role:"server"`
+	// Extra flags for kube-apiserver, NAME=VALUE.
+	KubeAPIServerArgs []string `name:"kube-apiserver-arg" role:"server"`
+	// Extra flags for kube-scheduler, NAME=VALUE.
+	KubeSchedulerArgs []string `name:"kube-scheduler-arg" role:"server"`
+	// Extra flags for kube-controller-manager, NAME=VALUE.
+	KubeControllerManagerArgs []string `name:"kube-controller-manager-arg" role:"server"`
+}
+
+// Default returns the configuration of a server that was given nothing.
+func Default() Config {
+	host, _ := os.Hostname()
+	return Config{
+		DataDir:             "/var/lib/labk",
+		NodeName:            strings.ToLower(host),
+		HTTPSListenPort:     6443,
+		ClusterCIDR:         "10.42.0.0/16",
+		ServiceCIDR:         "10.43.0.0/16",
+		ClusterDomain:       "cluster.local",
+		FlannelBackend:      "vxlan",
+		Datastore:           "sqlite",
+		WriteKubeconfig:     "/etc/labk/kubeconfig.yaml",
+		WriteKubeconfigMode: "0600",
+	}
+}

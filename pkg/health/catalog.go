@@ -1,0 +1,10 @@
+package health
+
+// Probes returns every probe, in the order that their results are best read.
+func Probes() []Probe {
+	var all []Probe
+	for _, some := range [][]Probe{processProbes(), kernelProbes(), firewallProbes(), cgroupProbes(), portProbes(), dataProbes(), clockProbes(), networkProbes()} {
+		all = append(all, some...)
+	}
+	return all
+}

@@ -1,0 +1,185 @@
+// Package logging brings what labk and its components say into one stream with one format: klog (Kubernetes, flannel), logrus
+// (containerd, kine), the standard library's log and slog.
+package logging
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"log"
+	"log/slog"
+	"strconv"
+	"strings"
+	"sync"
+
+	"github.com/sirupsen/logrus"
+	"k8s.io/klog/v2"
+)
+
+// held is how many of the components' complaints a Sink keeps while it is closed.
+const held = 40
+
+// Sink is where every record of the process ends. Without debug, of the components' records only errors count, and until Open
+// is called they are kept back: components complain while the things they need are still starting. All methods may be called
+// concurrently.
+type Sink struct {
+	debug bool
+
+	mu   sync.Mutex
+	w    io.Writer
+	open bool
+	ring []string
+}
+
+// NewSink returns a sink that writes lines to w.
+func NewSink(w io.Writer, debug bool) *Sink {
+	return &Sink{w: w, debug: debug, open: debug}
+}
+
+// Logger returns the logger of labk's own code: everything from Info on is written, with debug from Debug on.
+func (s *Sink) Logger() *slog.Logger {
+	level := slog.LevelInfo
+	if s.debug {
+		level = slog.LevelDebug
+	}
+	return slog.New(&handler{sink: s, level: level})
+}
+
+// Component returns the logger of an upstream component.
+func (s *Sink) Component(name string) *slog.Logger {
+	level := slog.LevelError
+	if s.debug {
+		level = slog.LevelDebug
+	}
+	return slog.New(&handler{sink: s, level: level, component: name})
+}
+
+// Capture directs klog, logrus and the standard library's log into the sink. These are one per process, so it is called once.
+func (s *Sink) Capture() {
+	klog.SetSlogLogger(s.Component("kubernetes"))
+	logrus.SetOutput(io.Discard)
+	logrus.SetLevel(logrus.ErrorLevel)
+	if s.debug {
+		logrus.SetLevel(logrus.InfoLevel)
+	}
+	logrus.AddHook(logrusHook{s.Component("containerd")})
+	std := s.Component("log")
+	log.SetFlags(0)
+	log.SetOutput(lineWriter(func(line string) { std.Error(line) }))
+}
+
+// Open begins to write the components' errors; those kept so far are dropped, as what they were about has come right.
+func (s *Sink) Open() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.open, s.ring = true, nil
+}
+
+// Held returns the components' last errors since the sink was made, oldest first: the likely reasons when a start fails.
+func (s *Sink) Held() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return append([]string(nil), s.ring...)
+}
+
+func (s *Sink) write(line string, component bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if component && !s.open {
+		if len(s.ring) == held {
+			s.ring = s.ring[1:]
+		}
+		s.ring = append(s.ring, line)
+		return
+	}
+	io.WriteString(s.w, line)
+}
+
+// handler formats a record as one line: time, level, component, message, key=value...
+type handler struct {
+	sink      *Sink
+	level     slog.Level
+	component string
+	prefix    string // of groups
+	attrs     string // already formatted
+}
+
+func (h *handler) Enabled(_ context.Context, l slog.Level) bool { return l >= h.level }
+
+func (h *handler) Handle(_ context.Context, r slog.Record) error {
+	var b bytes.Buffer
+	fmt.Fprintf(&b, "%s %-5s ", r.Time.Format("2006-01-02T15:04:05.000Z07:00"), r.Level)
+	if h.component != "" {
+		fmt.Fprintf(&b, "[%s] ", h.component)
+	}
+	b.WriteString(strings.ReplaceAll(strings.TrimSpace(r.Message), "\n", " ⏎ "))
+	b.WriteString(h.attrs)
+	r.Attrs(func(a slog.Attr) bool {
+		b.WriteString(format(h.prefix, a))
+		return true
+	})
+	b.WriteByte('\n')
+	h.sink.write(b.String(), h.component != "")
+	return nil
+}
+
+func (h *handler) WithAttrs(attrs []slog.Attr) slog.Handler {
+	c := *h
+	for _, a := range attrs {
+		c.attrs += format(h.prefix, a)
+	}
+	return &c
+}
+
+func (h *handler) WithGroup(name string) slog.Handler {
+	c := *h
+	c.prefix += name + "."
+	return &c
+}
+
+func format(prefix string, a slog.Attr) string {
+	v := a.Value.Resolve()
+	if v.Kind() == slog.KindGroup {
+		var out string
+		for _, in := range v.Group() {
+			out += format(prefix+a.Key+".", in)
+		}
+		return out
+	}
+	text := v.String()
+	if text == "" || strings.ContainsAny(text, " \"=\n\t") {
+		text = strconv.Quote(text)
+	}
+	return " " + prefix + a.Key + "=" + text
+}
+
+// logrusHook hands logrus' entries to slog; logrus' own output is discarded.
+type logrusHook struct{ to *slog.Logger }
+
+func (logrusHook) Levels() []logrus.Level { return logrus.AllLevels }
+
+func (h logrusHook) Fire(e *logrus.Entry) error {
+	level := slog.LevelInfo
+	switch e.Level {
+	case logrus.PanicLevel, logrus.FatalLevel, logrus.ErrorLevel:
+		level = slog.LevelError
+	case logrus.WarnLevel:
+		level = slog.LevelWarn
+	case logrus.DebugLevel, logrus.TraceLevel:
+		level = slog.LevelDebug
+	}
+	attrs := make([]slog.Attr, 0, len(e.Data))
+	for k, v := range e.Data {
+		attrs = append(attrs, slog.Any(k, v))
+	}
+	h.to.LogAttrs(context.Background(), level, e.Message, attrs...)
+	return nil
+}
+
+type lineWriter func(string)
+
+func (w lineWriter) Write(p []byte) (int, error) {
+	w(string(p))
+	return len(p), nil
+}

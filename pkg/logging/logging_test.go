@@ -1,0 +1,67 @@
+package logging
+
+import (
+	"bytes"
+	"errors"
+	"log/slog"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/sirupsen/logrus"
+	"k8s.io/klog/v2"
+)
+
+func TestOneFormat(t *testing.T) {
+	var out bytes.Buffer
+	s := NewSink(&out, true)
+	s.Capture()
+	klog.InfoS("from klog", "pod", klog.KRef("default", "a"))
+	logrus.WithError(errors.New("why not")).Warn("from logrus")
+	s.Logger().With("a", 1).WithGroup("g").Info("from slog", "b", "two words", slog.Group("in", "c", ""))
+	klog.Flush()
+	want := []string{
+		`INFO  \[kubernetes\] from klog pod=default/a`,
+		`WARN  \[containerd\] from logrus error="why not"`,
+		`INFO  from slog a=1 g\.b="two words" g\.in\.c=""`,
+	}
+	lines := strings.Split(strings.TrimSpace(out.String()), "\n")
+	if len(lines) != len(want) {
+		t.Fatalf("got %q", lines)
+	}
+	for i, w := range want {
+		if !regexp.MustCompile(`^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}\S+ ` + w + `$`).MatchString(lines[i]) {
+			t.Errorf("got %q, want %s", lines[i], w)
+		}
+	}
+}
+
+func TestComponentsAreQuietUntilOpen(t *testing.T) {
+	var out bytes.Buffer
+	s := NewSink(&out, false)
+	c := s.Component("kubernetes")
+	c.Info("chatter")
+	c.Error("too early")
+	s.Logger().Info("ours")
+	if strings.Contains(out.String(), "chatter") || strings.Contains(out.String(), "too early") || !strings.Contains(out.String(), "ours") {
+		t.Errorf("got %q", out.String())
+	}
+	if held := s.Held(); len(held) != 1 || !strings.Contains(held[0], "too early") {
+		t.Errorf("held %q", held)
+	}
+	s.Open()
+	c.Error("now")
+	if !strings.Contains(out.String(), "now") || len(s.Held()) != 0 {
+		t.Errorf("got %q", out.String())
+	}
+}
+
+func TestHeldIsBounded(t *testing.T) {
+	s := NewSink(&bytes.Buffer{}, false)
+	for range 3 * held {
+		s.Component("kubernetes").Error("again")
+	}
+	if n := len(s.Held()); n != held {
+		t.Errorf("held %d", n)
+	}
+}

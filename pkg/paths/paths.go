@@ -1,0 +1,75 @@
+// Package paths names every file and folder that labk uses, so that nothing else builds one by hand.
+package paths
+
+import "path/filepath"
+
+// Fixed places outside the data folder.
+const (
+	ConfigFile   = "/etc/labk/config.yaml"
+	ConfigFolder = "/etc/labk/config.yaml.d"
+	RunDir       = "/run/labk"
+)
+
+// Data is the data folder (config.Config.DataDir).
+type Data string
+
+func (d Data) join(elem ...string) string {
+	return filepath.Join(append([]string{string(d)}, elem...)...)
+}
+
+// Lock is held for as long as a labk uses the folder; it contains the pid.
+func (d Data) Lock() string { return d.join("lock") }
+
+// Payload is the folder of unpacked payloads; PayloadBin is where the one in use is found, whatever its hash.
+func (d Data) Payload() string    { return d.join("data") }
+func (d Data) PayloadBin() string { return d.join("data", "current", "bin") }
+
+// Server is the control plane's folder.
+func (d Data) Server() string { return d.join("server") }
+
+// Database is SQLite's file.
+func (d Data) Database() string { return d.join("server", "db", "state.db") }
+
+// ServerTLS is the folder of CAs, leaves and service-account keys.
+func (d Data) ServerTLS() string { return d.join("server", "tls") }
+
+// ServerEtc is the folder of files that the control plane's components are configured with.
+func (d Data) ServerEtc() string { return d.join("server", "etc") }
+
+// Token is the file of the cluster's join secret.
+func (d Data) Token() string { return d.join("server", "token") }
+
+// Encryption is the configuration (with the key) by which the API server encrypts Secrets.
+func (d Data) Encryption() string { return d.join("server", "etc", "encryption.yaml") }
+
+// Agent is the node's folder.
+func (d Data) Agent() string { return d.join("agent") }
+
+// Containerd is containerd's root.
+func (d Data) Containerd() string { return d.join("agent", "containerd") }
+
+// Kubelet is the kubelet's root.
+func (d Data) Kubelet() string { return d.join("agent", "kubelet") }
+
+// AgentTLS is the folder of the node's certificates and kubeconfigs.
+func (d Data) AgentTLS() string { return d.join("agent", "tls") }
+
+// AgentEtc is the folder of files that the node's components are configured with.
+func (d Data) AgentEtc() string { return d.join("agent", "etc") }
+
+// CNIConf is the folder of the CNI network list.
+func (d Data) CNIConf() string { return d.join("agent", "etc", "cni", "net.d") }
+
+// ResolvConf is the resolv.conf that pods get when the machine's own does not work inside them.
+func (d Data) ResolvConf() string { return d.join("agent", "etc", "resolv.conf") }
+
+// Run folder.
+const (
+	// KineSocket is the datastore's etcd endpoint.
+	KineSocket = RunDir + "/kine/kine.sock"
+	// ContainerdState is containerd's state folder, ContainerdSocket its address.
+	ContainerdState  = RunDir + "/containerd"
+	ContainerdSocket = ContainerdState + "/containerd.sock"
+	// FlannelSubnet is where flannel notes the node's subnet.
+	FlannelSubnet = RunDir + "/flannel/subnet.env"
+)
