@@ -1,0 +1,21 @@
+// Package lab makes hosts out of Linux namespaces, so that a cluster of several PCs can be tried, cut off, powered down and
+// booted again on one PC.
+//
+// A lab is a folder of state, a switch (a network namespace with a bridge) and hosts. A host has its own network, mount, UTS,
+// IPC, PID and cgroup namespace; its own /run, /tmp, /dev/shm, /var/lib, /var/log; overlays over /etc, /opt, /root and
+// /usr/libexec; and its own subtree in every cgroup hierarchy. /var/lib, /var/log and the overlays are the host's disk: they
+// outlive Kill and are there again after Boot. The rest of the root file system is the machine's own and shared. Machine-wide
+// sysctls are read-only in a host, and those that a kubelet insists on writing are private files.
+//
+//	                Kill                   Down
+//	Up ──► running ──────► without power ───────► gone
+//	          ▲              │
+//	          └──────────────┘
+//	                Boot
+//
+// Everything needs root with CAP_SYS_ADMIN. Operations that change a lab are serialised by a lock in its folder, so several
+// processes may work on one lab; a Lab and its Hosts may be used by several goroutines.
+//
+// A host's init is the calling program, started again inside the new namespaces (Options.InitCommand). It makes the mounts and
+// then becomes a small shell that reaps orphans. A program that uses the default InitCommand calls MaybeInit first thing.
+package lab
