@@ -1,0 +1,126 @@
+package cli
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/term"
+
+	"github.com/labk/labk/pkg/lifecycle"
+)
+
+// patience is after how long, and then how often, a line says what is still being waited for.
+const patience = 10 * time.Second
+
+// progress shows a person how a start goes: a line for each step done and, on a terminal, a spinner with the steps under way.
+type progress struct {
+	began time.Time
+
+	mu      sync.Mutex
+	w       io.Writer
+	spin    bool
+	waiting []string
+	spins   int
+	told    time.Time
+	stop    chan struct{}
+	done    sync.WaitGroup
+	over    bool
+}
+
+func newProgress(w io.Writer, debug bool) *progress {
+	file, ok := w.(*os.File)
+	p := &progress{w: w, began: time.Now(), told: time.Now(), stop: make(chan struct{}), spin: ok && !debug && term.IsTerminal(int(file.Fd()))}
+	p.done.Go(p.animate)
+	return p
+}
+
+func (p *progress) animate() {
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			p.mu.Lock()
+			p.spins++
+			if p.spin {
+				p.drawSpinner()
+			} else if len(p.waiting) > 0 && time.Since(p.told) > patience {
+				p.line("still waiting for %s", strings.Join(p.waiting, ", "))
+			}
+			p.mu.Unlock()
+		case <-p.stop:
+			return
+		}
+	}
+}
+
+func (p *progress) drawSpinner() {
+	if len(p.waiting) == 0 {
+		return
+	}
+	frames := []rune("⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏")
+	fmt.Fprintf(p.w, "\r\033[K%c %s", frames[p.spins%len(frames)], strings.Join(p.waiting, ", "))
+}
+
+// line prints a line with the time since the beginning; the caller holds mu.
+func (p *progress) line(format string, args ...any) {
+	p.told = time.Now()
+	if p.spin {
+		fmt.Fprint(p.w, "\r\033[K")
+	}
+	fmt.Fprintf(p.w, "[%5.1fs] %s\n", time.Since(p.began).Seconds(), fmt.Sprintf(format, args...))
+}
+
+func (p *progress) say(format string, args ...any) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.line(format, args...)
+}
+
+// observe is a lifecycle observer.
+func (p *progress) observe(e lifecycle.Event) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.waiting = slices.DeleteFunc(p.waiting, func(s string) bool { return s == e.Component })
+	switch e.State {
+	case lifecycle.Starting:
+		p.waiting = append(p.waiting, e.Component)
+	case lifecycle.Ready:
+		p.line("%-24s ready after %.1f s", e.Component, e.Took.Seconds())
+	case lifecycle.Failed:
+		p.line("%-24s failed: %v", e.Component, e.Err)
+	case lifecycle.Stopped:
+		if e.Err != nil || e.Took > time.Second {
+			p.line("%-24s stopped after %.1f s", e.Component, e.Took.Seconds())
+		}
+	}
+}
+
+// up says that everything is ready and what to do next.
+func (p *progress) up(kubeconfig string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.waiting = nil
+	p.line("the cluster is up; kubeconfig: %s", kubeconfig)
+	p.line("next: labk kubectl get nodes")
+}
+
+// end stops the spinner.
+func (p *progress) end() {
+	p.mu.Lock()
+	over := p.over
+	p.over = true
+	if p.spin {
+		fmt.Fprint(p.w, "\r\033[K")
+	}
+	p.mu.Unlock()
+	if !over {
+		close(p.stop)
+		p.done.Wait()
+	}
+}

@@ -1,0 +1,104 @@
+package controlplane
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"path/filepath"
+
+	"k8s.io/client-go/rest"
+	"k8s.io/kubernetes/cmd/kube-apiserver/app"
+	"k8s.io/kubernetes/cmd/kube-apiserver/app/options"
+
+	"github.com/labk/labk/pkg/config"
+	"github.com/labk/labk/pkg/lifecycle"
+	"github.com/labk/labk/pkg/paths"
+)
+
+// issuer of service-account tokens, the name that Kubernetes' own tools use.
+const issuer = "https://kubernetes.default.svc"
+
+// authentication lets anonymous requests see nothing but whether the server is well.
+const authentication = `apiVersion: apiserver.config.k8s.io/v1
+kind: AuthenticationConfiguration
+anonymous:
+  enabled: true
+  conditions:
+  - path: /livez
+  - path: /readyz
+  - path: /healthz
+`
+
+// NewAPIServer returns kube-apiserver; it is ready when /readyz says so. A mistake in the user's extra arguments is a *config.Error.
+func NewAPIServer(o Options) (lifecycle.Component, error) {
+	opts := options.NewServerRunOptions()
+	authnFile := filepath.Join(o.Data.ServerEtc(), "authentication.yaml")
+	flags := flagSet(opts.Flags()) // before the struct is filled: some flags put their default into it
+	setAPIServer(opts, o, authnFile)
+	if err := config.ApplyArgs(flags, "kube-apiserver-arg", o.Config.KubeAPIServerArgs); err != nil {
+		return nil, err
+	}
+	run := func(ctx context.Context) error {
+		if err := paths.WriteFile(authnFile, []byte(authentication), 0o600); err != nil {
+			return err
+		}
+		if err := opts.GenericServerRunOptions.ComponentGlobalsRegistry.Set(); err != nil {
+			return fmt.Errorf("set feature gates: %w", err)
+		}
+		// The API server's warnings to its own loopback clients are of no use to anyone.
+		rest.SetDefaultWarningHandler(rest.NoWarnings{})
+		completed, err := opts.Complete(ctx)
+		if err != nil {
+			return err
+		}
+		if err := joinErrors("kube-apiserver", completed.Validate()); err != nil {
+			return err
+		}
+		return app.Run(ctx, completed)
+	}
+	ready := func(ctx context.Context) error { return waitReady(ctx, URL(o.Config), o.ServerCA.Cert) }
+	return lifecycle.NewTask("kube-apiserver", run, ready), nil
+}
+
+func setAPIServer(s *options.ServerRunOptions, o Options, authnFile string) {
+	s.Etcd.StorageConfig.Transport.ServerList = []string{o.Datastore}
+	s.Etcd.EncryptionProviderConfigFilepath = o.Data.Encryption()
+
+	s.SecureServing.BindPort = o.Config.HTTPSListenPort
+	if ip := net.ParseIP(o.Config.BindAddress); ip != nil {
+		s.SecureServing.BindAddress = ip
+	}
+	s.SecureServing.ServerCert.CertKey.CertFile = o.Serving.Cert
+	s.SecureServing.ServerCert.CertKey.KeyFile = o.Serving.Key
+	s.SecureServing.MinTLSVersion = "VersionTLS12"
+	s.GenericServerRunOptions.AdvertiseAddress = o.Advertise
+
+	s.Authentication.AuthenticationConfigFile = authnFile
+	s.Authentication.BootstrapToken.Enable = true
+	s.Authentication.ClientCert.ClientCA = o.ClientCA.Cert
+	s.Authentication.RequestHeader.ClientCAFile = o.RequestHeaderCA.Cert
+	s.Authentication.RequestHeader.AllowedNames = []string{ProxyClientName}
+	s.Authentication.RequestHeader.UsernameHeaders = []string{"X-Remote-User"}
+	s.Authentication.RequestHeader.GroupHeaders = []string{"X-Remote-Group"}
+	s.Authentication.RequestHeader.ExtraHeaderPrefixes = []string{"X-Remote-Extra-"}
+	s.Authentication.ServiceAccounts.Issuers = []string{issuer}
+	s.Authentication.ServiceAccounts.KeyFiles = []string{o.ServiceAccount.Cert}
+	s.ServiceAccountSigningKeyFile = o.ServiceAccount.Key
+	s.Authorization.Modes = []string{"Node", "RBAC"}
+	s.Admission.GenericAdmission.EnablePlugins = []string{"NodeRestriction"}
+
+	s.ProxyClientCertFile = o.Proxy.Cert
+	s.ProxyClientKeyFile = o.Proxy.Key
+	s.KubeletConfig.TLSClientConfig.CertFile = o.Kubelet.Cert
+	s.KubeletConfig.TLSClientConfig.KeyFile = o.Kubelet.Key
+	s.KubeletConfig.TLSClientConfig.CAFile = o.ServerCA.Cert
+	// A lab has no DNS for its PCs' names: ask kubelets by address first.
+	s.KubeletConfig.PreferredAddressTypes = []string{"InternalIP", "ExternalIP", "Hostname"}
+
+	s.AllowPrivileged = true
+	s.ServiceClusterIPRanges = o.Config.ServiceCIDR
+	s.Features.EnableProfiling = false
+}
+
+// ProxyClientName is the common name by which aggregated API servers know this one (Credentials.Proxy).
+const ProxyClientName = "system:auth-proxy"

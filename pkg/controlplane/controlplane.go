@@ -1,0 +1,106 @@
+// Package controlplane runs kube-apiserver, kube-controller-manager and kube-scheduler in this process: upstream's options, filled
+// from labk's configuration, completed, validated and run. Each may be made once per process: feature gates, metrics and
+// configz are one per process upstream.
+package controlplane
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"strconv"
+	"time"
+
+	"github.com/spf13/pflag"
+	"k8s.io/apimachinery/pkg/util/wait"
+	cliflag "k8s.io/component-base/cli/flag"
+	logsapi "k8s.io/component-base/logs/api/v1"
+
+	"github.com/labk/labk/pkg/config"
+	"github.com/labk/labk/pkg/paths"
+	"github.com/labk/labk/pkg/pki"
+)
+
+// Credentials are the files that the control plane proves itself and checks others with.
+type Credentials struct {
+	ServerCA, ClientCA, RequestHeaderCA pki.Pair
+	// Serving is the API's certificate, Kubelet the API server's as a client of kubelets, Proxy as a client of
+	// aggregated API servers.
+	Serving, Kubelet, Proxy pki.Pair
+	// ServiceAccount is the key pair that signs and checks service-account tokens.
+	ServiceAccount pki.Pair
+	// ControllerManager and Scheduler are their kubeconfigs.
+	ControllerManager, Scheduler string
+}
+
+// Options of the control plane.
+type Options struct {
+	Config *config.Config
+	Data   paths.Data
+	Credentials
+	// Datastore is the URL of the etcd endpoint.
+	Datastore string
+	// Advertise is the address at which nodes and pods reach the API.
+	Advertise net.IP
+}
+
+// Prepare sets what upstream has once per process. Call it before anything else of Kubernetes starts.
+func Prepare() {
+	logsapi.ReapplyHandling = logsapi.ReapplyHandlingIgnoreUnchanged
+}
+
+// URL of the API as this machine's own components reach it.
+func URL(c *config.Config) string {
+	host := "127.0.0.1"
+	if ip := net.ParseIP(c.BindAddress); ip != nil && !ip.IsUnspecified() {
+		host = ip.String()
+	}
+	return "https://" + net.JoinHostPort(host, strconv.Itoa(c.HTTPSListenPort))
+}
+
+// waitReady polls the API server's /readyz until it says ok. 20 ms is far below anything a person or the figures notice and costs
+// little while the process is busy starting.
+func waitReady(ctx context.Context, url, caFile string) error {
+	pem, err := os.ReadFile(caFile)
+	if err != nil {
+		return err
+	}
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM(pem)
+	client := &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{
+		TLSClientConfig: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12},
+	}}
+	defer client.CloseIdleConnections()
+	return wait.PollUntilContextCancel(ctx, 20*time.Millisecond, true, func(ctx context.Context) (bool, error) {
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, url+"/readyz", nil)
+		if err != nil {
+			return false, err
+		}
+		resp, err := client.Do(req)
+		if err != nil {
+			return false, nil
+		}
+		resp.Body.Close()
+		return resp.StatusCode == http.StatusOK, nil
+	})
+}
+
+// flagSet joins a component's named flag sets into one, for the user's extra arguments.
+func flagSet(sets cliflag.NamedFlagSets) *pflag.FlagSet {
+	all := pflag.NewFlagSet("", pflag.ContinueOnError)
+	for _, fs := range sets.FlagSets {
+		all.AddFlagSet(fs)
+	}
+	return all
+}
+
+// joinErrors makes one error of what a component's Validate returned.
+func joinErrors(component string, errs []error) error {
+	if len(errs) == 0 {
+		return nil
+	}
+	return fmt.Errorf("configure %s: %w", component, errs[0])
+}

@@ -1,0 +1,58 @@
+package datastore
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/url"
+	"os"
+	"strings"
+
+	_ "modernc.org/sqlite" // the driver "sqlite", the same that kine uses in a build without cgo
+)
+
+// DamagedError tells that SQLite's file can't be trusted.
+type DamagedError struct {
+	Path   string
+	Detail string
+}
+
+func (e *DamagedError) Error() string {
+	return fmt.Sprintf("open the datastore: %s is damaged (%s); it was left as it is: restore a copy of it, or keep it aside and begin an empty cluster with `mv %s %s.damaged`",
+		e.Path, e.Detail, strings.TrimSuffix(e.Path, "/state.db"), strings.TrimSuffix(e.Path, "/state.db"))
+}
+
+// checkSQLite runs SQLite's quick_check over the file, if there is one, without writing to it.
+func checkSQLite(ctx context.Context, path string) error {
+	info, err := os.Stat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err != nil:
+		return fmt.Errorf("look at the datastore: %w", err)
+	case info.IsDir():
+		return fmt.Errorf("look at the datastore: %s is a folder, not a file: move it away", path)
+	case info.Size() == 0:
+		return nil // SQLite makes the file before its first page
+	}
+	// Read-only, so that closing it does not checkpoint the log of a damaged file.
+	db, err := sql.Open("sqlite", "file:"+(&url.URL{Path: path}).EscapedPath()+"?mode=ro&_pragma=busy_timeout(5000)")
+	if err != nil {
+		return fmt.Errorf("look at the datastore: %w", err)
+	}
+	defer db.Close()
+	db.SetMaxOpenConns(1)
+	var result string
+	if err := db.QueryRowContext(ctx, "PRAGMA quick_check(1)").Scan(&result); err != nil {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		return &DamagedError{Path: path, Detail: err.Error()}
+	}
+	if result != "ok" {
+		return &DamagedError{Path: path, Detail: result}
+	}
+	return nil
+}

@@ -1,0 +1,154 @@
+// Package kubelet runs the kubelet in this process: upstream's typed configuration, filled and run.
+package kubelet
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/spf13/pflag"
+	"k8s.io/apimachinery/pkg/util/wait"
+	utilfeature "k8s.io/apiserver/pkg/util/feature"
+	"k8s.io/kubernetes/cmd/kubelet/app"
+	"k8s.io/kubernetes/cmd/kubelet/app/options"
+
+	"github.com/labk/labk/pkg/config"
+	"github.com/labk/labk/pkg/lifecycle"
+	"github.com/labk/labk/pkg/paths"
+	"github.com/labk/labk/pkg/pki"
+)
+
+// Options of the kubelet.
+type Options struct {
+	Config *config.Config
+	Data   paths.Data
+	NodeIP net.IP
+	// Kubeconfig is the node's; Serving its certificate for 10250; ClientCA the one that callers' certificates are checked against.
+	Kubeconfig string
+	Serving    pki.Pair
+	ServerCA   string
+	ClientCA   string
+	// ClusterDNS is the address that pods ask for names.
+	ClusterDNS string
+	// ResolvConf is what pods with the machine's own DNS get.
+	ResolvConf string
+	// SystemdCgroup must be what containerd was told.
+	SystemdCgroup bool
+	// Labels are added to the user's.
+	Labels map[string]string
+}
+
+// New returns the kubelet; it is ready when it answers on its own port. A mistake in the user's extra arguments is a *config.Error.
+func New(o Options) (lifecycle.Component, error) {
+	s, err := options.NewKubeletServer()
+	if err != nil {
+		return nil, err
+	}
+	fs := pflag.NewFlagSet("", pflag.ContinueOnError)
+	s.KubeletFlags.AddFlags(fs)
+	options.AddKubeletConfigFlags(fs, &s.KubeletConfiguration)
+	if err := set(s, o); err != nil { // after the flags: some put their default into the struct
+		return nil, err
+	}
+	if err := config.ApplyArgs(fs, "kubelet-arg", o.Config.KubeletArgs); err != nil {
+		return nil, err
+	}
+	if err := options.ValidateKubeletServer(s); err != nil {
+		return nil, &config.Error{Option: "kubelet-arg", Problem: err.Error(), Remedy: "correct the node's options"}
+	}
+	run := func(ctx context.Context) error {
+		deps, err := app.UnsecuredDependencies(ctx, s, utilfeature.DefaultFeatureGate)
+		if err != nil {
+			return err
+		}
+		return app.Run(ctx, s, deps, utilfeature.DefaultFeatureGate)
+	}
+	return lifecycle.NewTask("kubelet", run, func(ctx context.Context) error { return answers(ctx, o) }), nil
+}
+
+func set(s *options.KubeletServer, o Options) error {
+	s.HostnameOverride = o.Config.NodeName
+	s.NodeIP = o.NodeIP.String()
+	s.KubeConfig = o.Kubeconfig
+	s.RootDirectory = o.Data.Kubelet()
+	s.CertDirectory = filepath.Join(o.Data.Kubelet(), "pki")
+	s.NodeLabels = map[string]string{}
+	for k, v := range o.Labels {
+		s.NodeLabels[k] = v
+	}
+	for _, l := range o.Config.NodeLabels {
+		k, v, ok := strings.Cut(l, "=")
+		if !ok {
+			return &config.Error{Option: "node-label", Problem: fmt.Sprintf("%q has no =", l), Remedy: "write it as KEY=VALUE"}
+		}
+		s.NodeLabels[k] = v
+	}
+	taints, err := parseTaints(o.Config.NodeTaints)
+	if err != nil {
+		return err
+	}
+
+	c := &s.KubeletConfiguration
+	c.RegisterWithTaints = taints
+	c.ContainerRuntimeEndpoint = "unix://" + paths.ContainerdSocket
+	c.CgroupDriver = "cgroupfs"
+	if o.SystemdCgroup {
+		c.CgroupDriver = "systemd"
+	}
+	// Old PCs with cgroup v1, and desktops with swap, are what labs have.
+	c.FailCgroupV1 = false
+	c.FailSwapOn = false
+	c.Authentication.X509.ClientCAFile = o.ClientCA
+	c.Authentication.Anonymous.Enabled = false
+	c.Authentication.Webhook.Enabled = true
+	c.Authorization.Mode = "Webhook"
+	c.TLSCertFile, c.TLSPrivateKeyFile = o.Serving.Cert, o.Serving.Key
+	c.TLSMinVersion = "VersionTLS12"
+	c.ReadOnlyPort = 0
+	c.ClusterDNS = []string{o.ClusterDNS}
+	c.ClusterDomain = o.Config.ClusterDomain
+	c.ResolverConfig = o.ResolvConf
+	c.SerializeImagePulls = false
+	c.VolumePluginDir = filepath.Join(o.Data.Kubelet(), "volume-plugins")
+	c.EnableProfilingHandler = false
+	// The kubelet's own cgroup is not known before it runs: systemd's unit or a shell's.
+	c.EnforceNodeAllocatable = []string{"pods"}
+	return nil
+}
+
+// answers polls the kubelet's port until it speaks TLS with our certificate: it has then a runtime, an API and its managers.
+func answers(ctx context.Context, o Options) error {
+	pem, err := os.ReadFile(o.ServerCA)
+	if err != nil {
+		return err
+	}
+	roots := x509.NewCertPool()
+	if !roots.AppendCertsFromPEM(pem) {
+		return errors.New("no certificate in " + o.ServerCA)
+	}
+	client := &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{
+		TLSClientConfig: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12},
+	}}
+	defer client.CloseIdleConnections()
+	url := "https://" + net.JoinHostPort(o.NodeIP.String(), "10250") + "/healthz"
+	return wait.PollUntilContextCancel(ctx, 20*time.Millisecond, true, func(ctx context.Context) (bool, error) {
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+		if err != nil {
+			return false, err
+		}
+		resp, err := client.Do(req)
+		if err != nil {
+			return false, nil
+		}
+		resp.Body.Close()
+		return true, nil // whatever it says: without a certificate of ours, it is 401
+	})
+}

@@ -1,0 +1,52 @@
+// Package kubeproxy runs kube-proxy in this process.
+package kubeproxy
+
+import (
+	"context"
+
+	"github.com/spf13/pflag"
+	"k8s.io/kubernetes/cmd/kube-proxy/app"
+
+	"github.com/labk/labk/pkg/config"
+	"github.com/labk/labk/pkg/lifecycle"
+)
+
+// Options of kube-proxy.
+type Options struct {
+	Config *config.Config
+	// Kubeconfig is the node's.
+	Kubeconfig string
+	// Mode is nftables or iptables.
+	Mode string
+}
+
+// New returns kube-proxy. A mistake in the user's extra arguments is a *config.Error.
+func New(o Options) (lifecycle.Component, error) {
+	opts := app.NewOptions()
+	fs := pflag.NewFlagSet("", pflag.ContinueOnError)
+	opts.AddFlags(fs)
+	// Upstream keeps its typed configuration to itself: flags or a file, and beside a file the user's flags would not count.
+	own := []string{
+		"kubeconfig=" + o.Kubeconfig,
+		"proxy-mode=" + o.Mode,
+		"cluster-cidr=" + o.Config.ClusterCIDR,
+		"hostname-override=" + o.Config.NodeName,
+		// Machine-wide limits are the machine's owner's to set.
+		"conntrack-max-per-core=0",
+		"conntrack-tcp-timeout-established=0s",
+		"conntrack-tcp-timeout-close-wait=0s",
+	}
+	if err := config.ApplyArgs(fs, "kube-proxy-arg", append(own, o.Config.KubeProxyArgs...)); err != nil {
+		return nil, err
+	}
+	run := func(ctx context.Context) error {
+		if err := opts.Complete(fs); err != nil {
+			return err
+		}
+		if err := opts.Validate(); err != nil {
+			return err
+		}
+		return opts.Run(ctx)
+	}
+	return lifecycle.NewTask("kube-proxy", run, nil), nil
+}
