@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"time"
@@ -26,6 +27,7 @@ func serverCommand(stderr io.Writer) *cli.Command {
 			notifier := systemd.Take()
 			sink := logging.NewSink(stderr, cfg.Debug)
 			sink.Capture()
+			context.AfterFunc(c.Context, sink.Hold)
 			host := health.ThisHost(cfg, true, built())
 			host.Starting = true
 			progress := newProgress(stderr, cfg.Debug)

@@ -46,7 +46,20 @@ func New(o Options) (lifecycle.Component, error) {
 		if err := opts.Validate(); err != nil {
 			return err
 		}
-		return opts.Run(ctx)
+		return untilDone(ctx, opts.Run)
 	}
 	return lifecycle.NewTask("kube-proxy", run, nil), nil
+}
+
+// untilDone runs run and returns when it has, or when ctx ends: upstream's loop ends only with an error, and has nothing to put away. The rules
+// stay in the kernel, for the pods that go on.
+func untilDone(ctx context.Context, run func(context.Context) error) error {
+	done := make(chan error, 1)
+	go func() { done <- run(ctx) }()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return nil
+	}
 }

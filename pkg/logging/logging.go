@@ -76,7 +76,14 @@ func (s *Sink) Open() {
 	s.open, s.ring = true, nil
 }
 
-// Held returns the components' last errors since the sink was made, oldest first: the likely reasons when a start fails.
+// Hold keeps the components' errors back again: while stopping they complain that what they need is gone.
+func (s *Sink) Hold() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.open, s.ring = s.debug, nil
+}
+
+// Held returns the components' last errors that are kept back, oldest first: the likely reasons when a start or a stop fails.
 func (s *Sink) Held() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
