@@ -4,7 +4,6 @@ package agent
 import (
 	"context"
 	"fmt"
-	"net"
 	"os"
 	"path/filepath"
 
@@ -35,8 +34,6 @@ type Options struct {
 	Kubeconfig         string
 	Serving            pki.Pair
 	ServerCA, ClientCA string
-	// Labels of the node beside the user's.
-	Labels map[string]string
 	// APIReady and RightsReady name the components after which the API can be asked, and a node has its rights there.
 	APIReady, RightsReady string
 }
@@ -59,7 +56,7 @@ func Add(ctx context.Context, g *lifecycle.Group, o Options) error {
 	if err != nil {
 		return err
 	}
-	resolv := resolvConf{host: o.Host, machine: "/etc/resolv.conf", systemd: "/run/systemd/resolve/resolv.conf", own: o.Data.ResolvConf()}
+	resolv := network.ResolvConf{Nameservers: o.Host.Nameservers, Own: o.Data.ResolvConf()}
 	cniConf := o.Data.CNIConf()
 	if o.Config.FlannelBackend == "none" {
 		cniConf = "/etc/cni/net.d" // where everybody else's plugins write
@@ -67,7 +64,7 @@ func Add(ctx context.Context, g *lifecycle.Group, o Options) error {
 	node, err := kubelet.New(kubelet.Options{
 		Config: o.Config, Data: o.Data, NodeIP: o.Address.IP,
 		Kubeconfig: o.Kubeconfig, Serving: o.Serving, ServerCA: o.ServerCA, ClientCA: o.ClientCA,
-		ClusterDNS: o.Config.DNS(), ResolvConf: resolv.path(), SystemdCgroup: systemd, Labels: o.Labels,
+		ClusterDNS: o.Config.DNS(), ResolvConf: resolv.Path(), SystemdCgroup: systemd,
 	})
 	if err != nil {
 		return err
@@ -78,7 +75,7 @@ func Add(ctx context.Context, g *lifecycle.Group, o Options) error {
 	}
 
 	g.Add(lifecycle.NewStep("payload", func(ctx context.Context) error { return unpack(ctx, o) }))
-	g.Add(lifecycle.NewStep("resolv.conf", func(context.Context) error { return resolv.write(o.Address.IP) }))
+	g.Add(lifecycle.NewStep("resolv.conf", func(context.Context) error { return resolv.Write(o.Address.IP) }))
 	g.Add(containerd.New(containerd.Options{
 		Data: o.Data, CNIConf: cniConf, PauseImage: pause, SystemdCgroup: systemd, RestrictOOMScoreAdj: !hasResource,
 	}), "payload")
@@ -118,38 +115,4 @@ func systemdCgroups(h health.Host) (bool, error) {
 	}
 	_, err = os.Stat("/run/systemd/system")
 	return err == nil && version == health.CgroupV2, nil
-}
-
-// resolvConf chooses the resolv.conf that pods with the machine's own DNS get. Inside a pod, 127.0.0.53 is the pod.
-type resolvConf struct {
-	host                  health.Host
-	machine, systemd, own string
-}
-
-func (r resolvConf) path() string {
-	for _, file := range []string{r.machine, r.systemd} {
-		if outside, local := r.host.Nameservers(file); len(outside) > 0 && len(local) == 0 {
-			return file
-		}
-	}
-	return r.own
-}
-
-// write writes the file for the case that the machine has none that works inside a pod. With no name server known it names the node
-// itself, which refuses at once: an unknown name is then an error in milliseconds, not a timeout.
-func (r resolvConf) write(node net.IP) error {
-	var text string
-	for _, file := range []string{r.systemd, r.machine} {
-		outside, _ := r.host.Nameservers(file)
-		for _, server := range outside {
-			text += "nameserver " + server + "\n"
-		}
-		if text != "" {
-			break
-		}
-	}
-	if text == "" {
-		text = "nameserver " + node.String() + "\n"
-	}
-	return paths.WriteFile(r.own, []byte(text), 0o644)
 }

@@ -6,7 +6,6 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
-	"fmt"
 	"net"
 	"net/http"
 	"os"
@@ -42,8 +41,6 @@ type Options struct {
 	ResolvConf string
 	// SystemdCgroup must be what containerd was told.
 	SystemdCgroup bool
-	// Labels are added to the user's.
-	Labels map[string]string
 }
 
 // New returns the kubelet; it is ready when it answers on its own port. A mistake in the user's extra arguments is a *config.Error.
@@ -55,8 +52,19 @@ func New(o Options) (lifecycle.Component, error) {
 	fs := pflag.NewFlagSet("", pflag.ContinueOnError)
 	s.KubeletFlags.AddFlags(fs)
 	options.AddKubeletConfigFlags(fs, &s.KubeletConfiguration)
-	if err := set(s, o); err != nil { // after the flags: some put their default into the struct
-		return nil, err
+	set(s, o) // after the flags: some put their default into the struct
+	for _, a := range []struct {
+		option, flag string
+		values       []string
+	}{
+		{"node-label", "node-labels=", o.Config.NodeLabels},
+		{"node-taint", "register-with-taints=", o.Config.NodeTaints},
+	} {
+		if len(a.values) > 0 {
+			if err := config.ApplyArgs(fs, a.option, []string{a.flag + strings.Join(a.values, ",")}); err != nil {
+				return nil, err
+			}
+		}
 	}
 	if err := config.ApplyArgs(fs, "kubelet-arg", o.Config.KubeletArgs); err != nil {
 		return nil, err
@@ -74,30 +82,14 @@ func New(o Options) (lifecycle.Component, error) {
 	return lifecycle.NewTask("kubelet", run, func(ctx context.Context) error { return answers(ctx, o) }), nil
 }
 
-func set(s *options.KubeletServer, o Options) error {
+func set(s *options.KubeletServer, o Options) {
 	s.HostnameOverride = o.Config.NodeName
 	s.NodeIP = o.NodeIP.String()
 	s.KubeConfig = o.Kubeconfig
 	s.RootDirectory = o.Data.Kubelet()
 	s.CertDirectory = filepath.Join(o.Data.Kubelet(), "pki")
-	s.NodeLabels = map[string]string{}
-	for k, v := range o.Labels {
-		s.NodeLabels[k] = v
-	}
-	for _, l := range o.Config.NodeLabels {
-		k, v, ok := strings.Cut(l, "=")
-		if !ok {
-			return &config.Error{Option: "node-label", Problem: fmt.Sprintf("%q has no =", l), Remedy: "write it as KEY=VALUE"}
-		}
-		s.NodeLabels[k] = v
-	}
-	taints, err := parseTaints(o.Config.NodeTaints)
-	if err != nil {
-		return err
-	}
 
 	c := &s.KubeletConfiguration
-	c.RegisterWithTaints = taints
 	c.ContainerRuntimeEndpoint = "unix://" + paths.ContainerdSocket
 	c.CgroupDriver = "cgroupfs"
 	if o.SystemdCgroup {
@@ -121,7 +113,6 @@ func set(s *options.KubeletServer, o Options) error {
 	c.EnableProfilingHandler = false
 	// The kubelet's own cgroup is not known before it runs: systemd's unit or a shell's.
 	c.EnforceNodeAllocatable = []string{"pods"}
-	return nil
 }
 
 // answers polls the kubelet's port until it speaks TLS with our certificate: it has then a runtime, an API and its managers.

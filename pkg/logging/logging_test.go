@@ -21,7 +21,7 @@ func TestOneFormat(t *testing.T) {
 	s.Logger().With("a", 1).WithGroup("g").Info("from slog", "b", "two words", slog.Group("in", "c", ""))
 	klog.Flush()
 	want := []string{
-		`INFO  \[kubernetes\] from klog pod=default/a`,
+		`INFO  \[kubernetes\] from klog pod\.name=a pod\.namespace=default`,
 		`WARN  \[containerd\] from logrus error="why not"`,
 		`INFO  from slog a=1 g\.b="two words" g\.in\.c=""`,
 	}

@@ -7,7 +7,7 @@ HERE=$(cd "$(dirname "$0")" && pwd)
 MODE=$(cat "$HERE/mode")
 TMP=$(mktemp -d)
 PASSED=0 FAILED=0
-NODEPORT=http://127.0.0.1:30080/
+NODEPORT=http://$(hostname -I | cut -d " " -f 1):30080/ # nftables answers on the node's address only
 POD_IMAGE=labk.test/busybox:1
 
 pass() { PASSED=$((PASSED + 1)); echo "ok     $(uptime_s)s  $1"; }
