@@ -29,3 +29,11 @@ func WriteFile(path string, data []byte, mode fs.FileMode) error {
 	}
 	return os.Rename(tmp.Name(), path)
 }
+
+// MakeRunDir makes the run folder. Others may pass through it, as the root of a pod with a user namespace must, but not look into it.
+func MakeRunDir() error {
+	if err := os.MkdirAll(RunDir, 0o711); err != nil {
+		return err
+	}
+	return os.Chmod(RunDir, 0o711) // whatever the umask took away
+}

@@ -66,6 +66,9 @@ func Run(ctx context.Context, o Options) error {
 		return err
 	}
 	defer lock.Release()
+	if err := paths.MakeRunDir(); err != nil {
+		return fmt.Errorf("make the run folder: %w", err)
+	}
 	if err := g.Start(ctx); err != nil {
 		if ctx.Err() != nil { // asked to stop while starting
 			err = nil
