@@ -124,7 +124,7 @@ func programImage(spec, arch string) (ocitar.Image, error) {
 	if err != nil {
 		return ocitar.Image{}, err
 	}
-	return ocitar.Image{Ref: ref, Arch: arch, Layer: layer, Config: v1.Config{
+	return ocitar.Image{Ref: ref, Arch: arch, Layer: layer, Compress: true, Config: v1.Config{
 		User:       user,
 		Entrypoint: []string{"/" + name},
 		WorkingDir: "/",

@@ -15,14 +15,13 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/empty"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
-	"github.com/google/go-containerregistry/pkg/v1/static"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 )
 
 // Epoch is the time of everything in an image.
 var Epoch = time.Unix(0, 0).UTC()
 
-// Image is a container image of one uncompressed layer.
+// Image is a container image of one layer.
 type Image struct {
 	// Ref is the full name with tag, docker.io/labk/hello:1.
 	Ref string
@@ -30,6 +29,8 @@ type Image struct {
 	Arch string
 	// Layer is the layer as a tar file (see Layer).
 	Layer []byte
+	// Compress stores the layer compressed (zstd).
+	Compress bool
 	// Config is what the image says about running it.
 	Config v1.Config
 }
@@ -72,11 +73,15 @@ func Write(w io.Writer, images []Image) (map[string]string, error) {
 	digests := map[string]string{}
 	blobs := map[string][]byte{}
 	for _, image := range images {
-		built, err := image.build()
+		layer, err := image.layer()
 		if err != nil {
 			return nil, fmt.Errorf("assemble %s: %w", image.Ref, err)
 		}
-		desc, err := image.describe(built, blobs)
+		built, err := image.build(layer)
+		if err != nil {
+			return nil, fmt.Errorf("assemble %s: %w", image.Ref, err)
+		}
+		desc, err := image.describe(built, layer, blobs)
 		if err != nil {
 			return nil, fmt.Errorf("assemble %s: %w", image.Ref, err)
 		}
@@ -115,10 +120,10 @@ func writeFiles(w *tar.Writer, files map[string][]byte) error {
 	return nil
 }
 
-func (i Image) build() (v1.Image, error) {
+func (i Image) build(layer v1.Layer) (v1.Image, error) {
 	base := mutate.ConfigMediaType(mutate.MediaType(empty.Image, types.OCIManifestSchema1), types.OCIConfigJSON)
 	image, err := mutate.Append(base, mutate.Addendum{
-		Layer:   static.NewLayer(i.Layer, types.OCIUncompressedLayer),
+		Layer:   layer,
 		History: v1.History{Created: v1.Time{Time: Epoch}, CreatedBy: "labk"},
 	})
 	if err != nil {
@@ -134,7 +139,11 @@ func (i Image) build() (v1.Image, error) {
 }
 
 // describe adds the image's blobs to the given ones, by their path in the layout, and returns its entry for the index.
-func (i Image) describe(image v1.Image, blobs map[string][]byte) (v1.Descriptor, error) {
+func (i Image) describe(image v1.Image, layer v1.Layer, blobs map[string][]byte) (v1.Descriptor, error) {
+	content, err := read(layer.Compressed())
+	if err != nil {
+		return v1.Descriptor{}, err
+	}
 	manifest, err := image.RawManifest()
 	if err != nil {
 		return v1.Descriptor{}, err
@@ -144,7 +153,7 @@ func (i Image) describe(image v1.Image, blobs map[string][]byte) (v1.Descriptor,
 		return v1.Descriptor{}, err
 	}
 	var digest v1.Hash
-	for _, data := range [][]byte{config, i.Layer, manifest} {
+	for _, data := range [][]byte{config, content, manifest} {
 		if digest, _, err = v1.SHA256(bytes.NewReader(data)); err != nil {
 			return v1.Descriptor{}, err
 		}

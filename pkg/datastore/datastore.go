@@ -16,7 +16,8 @@ import (
 
 // The DSN of the SQLite file. FULL puts every acknowledged write on the disk, so that a power cut loses none; readers and the
 // writer have connections of their own (no shared cache), so that none waits for another's lock.
-const sqliteParams = "?_journal_mode=WAL&_busy_timeout=30000&_synchronous=FULL&_txlock=immediate&_kine_disable_startup_vacuum"
+const sqliteParams = "?_journal_mode=WAL&_busy_timeout=30000&_synchronous=FULL&_txlock=immediate&_kine_disable_startup_vacuum" +
+	"&_pragma=cache_size(-16384)&_pragma=temp_store(memory)"
 
 // Options of a Store.
 type Options struct {
