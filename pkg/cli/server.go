@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"context"
 	"fmt"
 	"io"
 	"time"
@@ -27,17 +26,13 @@ func serverCommand(stderr io.Writer) *cli.Command {
 			notifier := systemd.Take()
 			sink := logging.NewSink(stderr, cfg.Debug)
 			sink.Capture()
-			context.AfterFunc(c.Context, sink.Hold)
 			host := health.ThisHost(cfg, true, built())
 			host.Starting = true
 			progress := newProgress(stderr, cfg.Debug)
 			progress.say("labk %s, server on %s", version.Version, cfg.NodeName)
 			err = server.Run(c.Context, server.Options{
-				Config: &cfg, Host: host, Systemd: notifier, Observe: progress.observe,
-				Up: func() {
-					sink.Open()
-					progress.up(cfg.WriteKubeconfig)
-				},
+				Config: &cfg, Host: host, Systemd: notifier, Fatal: sink.Fatal(), Observe: progress.observe,
+				Up: func() { progress.up(cfg.WriteKubeconfig) },
 			})
 			progress.end()
 			if err != nil {

@@ -30,7 +30,7 @@ anonymous:
   - path: /healthz
 `
 
-// NewAPIServer returns kube-apiserver; it is ready when /readyz says so. A mistake in the user's extra arguments is a *config.Error.
+// NewAPIServer returns kube-apiserver; it is ready when it serves and only its bootstrap hooks are outstanding (see Bootstrap). A mistake in the user's extra arguments is a *config.Error.
 func NewAPIServer(o Options) (lifecycle.Component, error) {
 	opts := options.NewServerRunOptions()
 	authnFile := filepath.Join(o.Data.ServerEtc(), "authentication.yaml")
@@ -57,7 +57,7 @@ func NewAPIServer(o Options) (lifecycle.Component, error) {
 		}
 		return app.Run(ctx, completed)
 	}
-	ready := func(ctx context.Context) error { return waitReady(ctx, URL(o.Config), o.ServerCA.Cert) }
+	ready := func(ctx context.Context) error { return waitServing(ctx, o.Config, o.ServerCA.Cert) }
 	return lifecycle.NewTask("kube-apiserver", run, ready), nil
 }
 

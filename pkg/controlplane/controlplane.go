@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	neturl "net/url"
 	"os"
 	"strconv"
 	"time"
@@ -61,9 +62,19 @@ func URL(c *config.Config) string {
 	return "https://" + net.JoinHostPort(host, strconv.Itoa(c.HTTPSListenPort))
 }
 
-// waitReady polls the API server's /readyz until it says ok. 20 ms is far below anything a person or the figures notice and costs
+// WaitReady polls the API server's /readyz until it says ok. 20 ms is far below anything a person or the figures notice and costs
 // little while the process is busy starting.
-func waitReady(ctx context.Context, url, caFile string) error {
+func WaitReady(ctx context.Context, c *config.Config, caFile string) error {
+	return waitFor(ctx, URL(c)+"/readyz", caFile)
+}
+
+// waitServing waits until the API server is ready but for the hooks that Bootstrap forestalls.
+func waitServing(ctx context.Context, c *config.Config, caFile string) error {
+	query := neturl.Values{"exclude": bootstrapHooks[:]}
+	return waitFor(ctx, URL(c)+"/readyz?"+query.Encode(), caFile)
+}
+
+func waitFor(ctx context.Context, url, caFile string) error {
 	pem, err := os.ReadFile(caFile)
 	if err != nil {
 		return err
@@ -75,7 +86,7 @@ func waitReady(ctx context.Context, url, caFile string) error {
 	}}
 	defer client.CloseIdleConnections()
 	return wait.PollUntilContextCancel(ctx, 20*time.Millisecond, true, func(ctx context.Context) (bool, error) {
-		req, err := http.NewRequestWithContext(ctx, http.MethodGet, url+"/readyz", nil)
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 		if err != nil {
 			return false, err
 		}

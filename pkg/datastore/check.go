@@ -37,8 +37,12 @@ func checkSQLite(ctx context.Context, path string) error {
 	case info.Size() == 0:
 		return nil // SQLite makes the file before its first page
 	}
-	// Read-only, so that closing it does not checkpoint the log of a damaged file.
-	db, err := sql.Open("sqlite", "file:"+(&url.URL{Path: path}).EscapedPath()+"?mode=ro&_pragma=busy_timeout(5000)")
+	// Read-only, so that closing it does not checkpoint the log of a damaged file; where there is no log, immutable too, so that none is made.
+	mode := "?mode=ro"
+	if log, err := os.Stat(path + "-wal"); err != nil || log.Size() == 0 {
+		mode += "&immutable=1"
+	}
+	db, err := sql.Open("sqlite", "file:"+(&url.URL{Path: path}).EscapedPath()+mode)
 	if err != nil {
 		return fmt.Errorf("look at the datastore: %w", err)
 	}

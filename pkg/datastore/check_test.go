@@ -48,6 +48,7 @@ func TestCheckSQLite(t *testing.T) {
 			path := makeDatabase(t)
 			tc.damage(t, path)
 			before, _ := os.ReadFile(path)
+			files, _ := os.ReadDir(filepath.Dir(path))
 			err := checkSQLite(t.Context(), path)
 			var damaged *DamagedError
 			if errors.As(err, &damaged) != tc.damaged || (err != nil) != tc.damaged {
@@ -55,6 +56,9 @@ func TestCheckSQLite(t *testing.T) {
 			}
 			if after, _ := os.ReadFile(path); string(after) != string(before) {
 				t.Error("the check changed the file")
+			}
+			if now, _ := os.ReadDir(filepath.Dir(path)); len(now) != len(files) {
+				t.Errorf("the check left files: %v", now)
 			}
 		})
 	}

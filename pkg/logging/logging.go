@@ -9,6 +9,7 @@ import (
 	"io"
 	"log"
 	"log/slog"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -17,24 +18,25 @@ import (
 	"k8s.io/klog/v2"
 )
 
-// held is how many of the components' complaints a Sink keeps while it is closed.
+// held is how many of the components' complaints a Sink keeps.
 const held = 40
 
-// Sink is where every record of the process ends. Without debug, of the components' records only errors count, and until Open
-// is called they are kept back: components complain while the things they need are still starting. All methods may be called
-// concurrently.
+// Sink is where every record of the process ends. Without debug, of the components' records only errors count, and of these the last are kept
+// in memory: components call errors what is daily life, such as a thing that is still starting or already gone, and what a
+// person must know of a pod or a node is in its events. All methods may be called concurrently.
 type Sink struct {
 	debug bool
 
+	fatal chan error
+
 	mu   sync.Mutex
 	w    io.Writer
-	open bool
 	ring []string
 }
 
 // NewSink returns a sink that writes lines to w.
 func NewSink(w io.Writer, debug bool) *Sink {
-	return &Sink{w: w, debug: debug, open: debug}
+	return &Sink{w: w, debug: debug, fatal: make(chan error, 1)}
 }
 
 // Logger returns the logger of labk's own code: everything from Info on is written, with debug from Debug on.
@@ -56,8 +58,13 @@ func (s *Sink) Component(name string) *slog.Logger {
 }
 
 // Capture directs klog, logrus and the standard library's log into the sink. These are one per process, so it is called once.
+//
+// Upstream ends the process from anywhere, by klog.Fatal and logrus.Fatal. Here that is one more way to fail: Fatal tells of it, and the goroutine
+// that meant to end the process waits for its end.
 func (s *Sink) Capture() {
 	klog.SetSlogLogger(s.Component("kubernetes"))
+	klog.OsExit = s.exit
+	logrus.StandardLogger().ExitFunc = s.exit
 	logrus.SetOutput(io.Discard)
 	logrus.SetLevel(logrus.ErrorLevel)
 	if s.debug {
@@ -69,21 +76,33 @@ func (s *Sink) Capture() {
 	log.SetOutput(lineWriter(func(line string) { std.Error(line) }))
 }
 
-// Open begins to write the components' errors; those kept so far are dropped, as what they were about has come right.
-func (s *Sink) Open() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.open, s.ring = true, nil
+// Fatal yields an error when a component wanted to end the process.
+func (s *Sink) Fatal() <-chan error { return s.fatal }
+
+func (s *Sink) exit(int) {
+	select {
+	case s.fatal <- fmt.Errorf("%s gave up: `labk server --debug` shows why", culprit()):
+	default:
+	}
+	select {}
 }
 
-// Hold keeps the components' errors back again: while stopping they complain that what they need is gone.
-func (s *Sink) Hold() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.open, s.ring = s.debug, nil
+// culprit is the function that called klog's or logrus' Fatal. klog hands its last words on as ordinary information, so that they are seen at --debug only.
+func culprit() string {
+	pcs := make([]uintptr, 32)
+	frames := runtime.CallersFrames(pcs[:runtime.Callers(3, pcs)])
+	for {
+		f, more := frames.Next()
+		if f.Function != "" && !strings.Contains(f.Function, "k8s.io/klog/") && !strings.Contains(f.Function, "sirupsen/logrus.") {
+			return f.Function
+		}
+		if !more {
+			return "a component"
+		}
+	}
 }
 
-// Held returns the components' last errors that are kept back, oldest first: the likely reasons when a start or a stop fails.
+// Held returns the components' last errors oldest first: the likely reasons when a start fails. With debug they have been written already.
 func (s *Sink) Held() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -93,7 +112,7 @@ func (s *Sink) Held() []string {
 func (s *Sink) write(line string, component bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if component && !s.open {
+	if component && !s.debug {
 		if len(s.ring) == held {
 			s.ring = s.ring[1:]
 		}
@@ -116,7 +135,7 @@ func (h *handler) Enabled(_ context.Context, l slog.Level) bool { return l >= h.
 
 func (h *handler) Handle(_ context.Context, r slog.Record) error {
 	var b bytes.Buffer
-	fmt.Fprintf(&b, "%s %-5s ", r.Time.Format("2006-01-02T15:04:05.000Z07:00"), r.Level)
+	fmt.Fprintf(&b, "%s %-5s ", r.Time.Format("2006-01-02T15:04:05.000Z07:00"), levelName(r.Level))
 	if h.component != "" {
 		fmt.Fprintf(&b, "[%s] ", h.component)
 	}
@@ -129,6 +148,16 @@ func (h *handler) Handle(_ context.Context, r slog.Record) error {
 	b.WriteByte('\n')
 	h.sink.write(b.String(), h.component != "")
 	return nil
+}
+
+// levelName names the level that l reaches; klog's V levels lie between slog's.
+func levelName(l slog.Level) slog.Level {
+	for _, named := range []slog.Level{slog.LevelError, slog.LevelWarn, slog.LevelInfo} {
+		if l >= named {
+			return named
+		}
+	}
+	return slog.LevelDebug
 }
 
 func (h *handler) WithAttrs(attrs []slog.Attr) slog.Handler {

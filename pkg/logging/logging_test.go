@@ -19,11 +19,13 @@ func TestOneFormat(t *testing.T) {
 	klog.InfoS("from klog", "pod", klog.KRef("default", "a"))
 	logrus.WithError(errors.New("why not")).Warn("from logrus")
 	s.Logger().With("a", 1).WithGroup("g").Info("from slog", "b", "two words", slog.Group("in", "c", ""))
+	s.Component("kubernetes").Log(t.Context(), slog.LevelInfo-1, "verbose")
 	klog.Flush()
 	want := []string{
 		`INFO  \[kubernetes\] from klog pod\.name=a pod\.namespace=default`,
 		`WARN  \[containerd\] from logrus error="why not"`,
 		`INFO  from slog a=1 g\.b="two words" g\.in\.c=""`,
+		`DEBUG \[kubernetes\] verbose`,
 	}
 	lines := strings.Split(strings.TrimSpace(out.String()), "\n")
 	if len(lines) != len(want) {
@@ -36,7 +38,7 @@ func TestOneFormat(t *testing.T) {
 	}
 }
 
-func TestComponentsAreQuietUntilOpen(t *testing.T) {
+func TestComponentsAreQuiet(t *testing.T) {
 	var out bytes.Buffer
 	s := NewSink(&out, false)
 	c := s.Component("kubernetes")
@@ -49,11 +51,6 @@ func TestComponentsAreQuietUntilOpen(t *testing.T) {
 	if held := s.Held(); len(held) != 1 || !strings.Contains(held[0], "too early") {
 		t.Errorf("held %q", held)
 	}
-	s.Open()
-	c.Error("now")
-	if !strings.Contains(out.String(), "now") || len(s.Held()) != 0 {
-		t.Errorf("got %q", out.String())
-	}
 }
 
 func TestHeldIsBounded(t *testing.T) {
@@ -63,5 +60,16 @@ func TestHeldIsBounded(t *testing.T) {
 	}
 	if n := len(s.Held()); n != held {
 		t.Errorf("held %d", n)
+	}
+}
+
+func TestFatalDoesNotEndTheProcess(t *testing.T) {
+	s := NewSink(&bytes.Buffer{}, false)
+	s.Capture()
+	for _, give := range []func(...any){klog.Fatal, logrus.Fatal} {
+		go func() { give("cannot go on") }()
+		if err := <-s.Fatal(); !strings.Contains(err.Error(), "logging.TestFatal") {
+			t.Errorf("got %v", err)
+		}
 	}
 }

@@ -11,6 +11,8 @@ import (
 	"hash"
 	"io"
 	"io/fs"
+	"os"
+	"path/filepath"
 
 	"github.com/klauspost/compress/zstd"
 
@@ -67,6 +69,24 @@ func OpenFS(fsys fs.FS) (*Bundle, error) {
 		return nil, &DamagedError{Part: manifest.File, Err: err}
 	}
 	return &Bundle{fsys: fsys, manifest: m}, nil
+}
+
+// Verify reads the whole payload and compares it with what was built in, unless its programs are in dir (see Unpack): then it was verified before.
+// The error is a *DamagedError.
+func (b *Bundle) Verify(dir string) error {
+	if _, err := os.Stat(filepath.Join(dir, b.Hash())); err == nil {
+		return nil
+	}
+	for name, want := range b.manifest.Archives {
+		data, err := fs.ReadFile(b.fsys, name)
+		if err != nil {
+			return &DamagedError{Part: name, Err: err}
+		}
+		if sum := sha256.Sum256(data); hex.EncodeToString(sum[:]) != want.SHA256 {
+			return &DamagedError{Part: name, Err: errors.New("its hash differs")}
+		}
+	}
+	return nil
 }
 
 // Hash names the payload: 32 hexadecimal digits.

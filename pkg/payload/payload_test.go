@@ -309,3 +309,35 @@ func checkDamaged(t *testing.T, err error, part string) {
 		t.Errorf("%q names no remedy", err)
 	}
 }
+
+func TestVerify(t *testing.T) {
+	for name, tc := range map[string]struct {
+		damage   string // which archive
+		unpacked bool
+		bad      bool
+	}{
+		"sound":                {},
+		"programs":             {damage: manifest.Programs, bad: true},
+		"images":               {damage: manifest.Images, bad: true},
+		"verified long before": {damage: manifest.Images, unpacked: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			fsys, dir := testBundle(t, 1), t.TempDir()
+			if tc.damage != "" {
+				data := bytes.Clone(fsys[tc.damage].Data)
+				data[len(data)/2] ^= 1
+				fsys[tc.damage].Data = data
+			}
+			b := open(t, fsys)
+			if tc.unpacked {
+				if err := os.Mkdir(filepath.Join(dir, b.Hash()), 0o755); err != nil {
+					t.Fatal(err)
+				}
+			}
+			var damaged *DamagedError
+			if err := b.Verify(dir); errors.As(err, &damaged) != tc.bad {
+				t.Errorf("got %v", err)
+			}
+		})
+	}
+}

@@ -41,6 +41,8 @@ type Options struct {
 	Up func()
 	// Systemd is told too.
 	Systemd *systemd.Notifier
+	// Fatal yields an error when a component wanted to end the process.
+	Fatal <-chan error
 }
 
 // Run runs a server until ctx ends, then stops it; pods go on. A mistake in the configuration is a *config.Error, a fault of the machine a
@@ -69,7 +71,7 @@ func Run(ctx context.Context, o Options) error {
 	if err := paths.MakeRunDir(); err != nil {
 		return fmt.Errorf("make the run folder: %w", err)
 	}
-	if err := g.Start(ctx); err != nil {
+	if err := start(ctx, g, o.Fatal); err != nil {
 		if ctx.Err() != nil { // asked to stop while starting
 			err = nil
 		}
@@ -88,9 +90,28 @@ func Run(ctx context.Context, o Options) error {
 	case <-ctx.Done():
 		err = nil
 	case err = <-g.Failed():
+	case err = <-o.Fatal:
 	}
 	o.Systemd.Stopping()
 	return errors.Join(err, stop(g))
+}
+
+// start starts the group; a component that gives up ends it.
+func start(ctx context.Context, g *lifecycle.Group, fatal <-chan error) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	go func() {
+		select {
+		case err := <-fatal:
+			cancel(err)
+		case <-ctx.Done():
+		}
+	}()
+	err := g.Start(ctx)
+	if cause := context.Cause(ctx); err != nil && cause != nil {
+		return cause
+	}
+	return err
 }
 
 func stop(g *lifecycle.Group) error {
@@ -112,6 +133,9 @@ func assemble(ctx context.Context, g *lifecycle.Group, o Options) (*server, erro
 	cfg, data := o.Config, paths.Data(o.Config.DataDir)
 	bundle, err := payload.Open()
 	if err != nil {
+		return nil, err
+	}
+	if err := bundle.Verify(data.Payload()); err != nil {
 		return nil, err
 	}
 	address, err := network.FindNodeAddress(cfg)
@@ -144,8 +168,8 @@ func assemble(ctx context.Context, g *lifecycle.Group, o Options) (*server, erro
 	g.Add(store, "certificates")
 	g.Add(api, "certificates", "datastore")
 	g.Add(lifecycle.NewStep("rights", s.grantRights), "kube-apiserver")
-	g.Add(controllers, "kube-apiserver")
-	g.Add(scheduler, "kube-apiserver")
+	g.Add(controllers, "rights")
+	g.Add(scheduler, "rights")
 	if !cfg.DisableAgent {
 		err = agent.Add(ctx, g, agent.Options{
 			Config: cfg, Data: data, Host: o.Host, Payload: bundle, Address: address,
@@ -158,6 +182,9 @@ func assemble(ctx context.Context, g *lifecycle.Group, o Options) (*server, erro
 		g.Add(lifecycle.NewStep("node", s.waitNode), "kubelet")
 	}
 	g.Add(lifecycle.NewStep("components", s.applyComponents), "rights")
+	g.Add(lifecycle.NewStep("readyz", func(ctx context.Context) error {
+		return controlplane.WaitReady(ctx, cfg, s.id.credentials.ServerCA.Cert)
+	}), "rights")
 	return s, nil
 }
 
@@ -167,7 +194,7 @@ func (s *server) clients() (*rest.Config, kubernetes.Interface, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	cfg.QPS, cfg.Burst = 100, 200
+	cfg.QPS, cfg.Burst = 500, 1000
 	client, err := kubernetes.NewForConfig(cfg)
 	return cfg, client, err
 }

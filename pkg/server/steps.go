@@ -7,7 +7,6 @@ import (
 	"slices"
 	"time"
 
-	authorizationv1 "k8s.io/api/authorization/v1"
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
@@ -20,24 +19,23 @@ import (
 
 	"github.com/labk/labk/manifests"
 	"github.com/labk/labk/pkg/addon"
+	"github.com/labk/labk/pkg/controlplane"
 )
 
-// grantRights gives labk's own parts their rights and returns when the API server heeds them.
+// grantRights gives Kubernetes' and labk's own parts their rights and returns when the API server heeds them.
 func (s *server) grantRights(ctx context.Context) error {
-	if err := s.apply(ctx, "rbac"); err != nil {
-		return err
-	}
 	_, client, err := s.clients()
 	if err != nil {
 		return err
 	}
-	review := &authorizationv1.SubjectAccessReview{Spec: authorizationv1.SubjectAccessReviewSpec{
-		User: "system:node:" + s.cfg.NodeName, Groups: []string{"system:nodes"},
-		ResourceAttributes: &authorizationv1.ResourceAttributes{Verb: "list", Group: "discovery.k8s.io", Resource: "endpointslices"},
-	}}
+	if err := controlplane.Bootstrap(ctx, client); err != nil {
+		return err
+	}
+	if err := s.apply(ctx, "rbac"); err != nil {
+		return err
+	}
 	return wait.PollUntilContextCancel(ctx, 10*time.Millisecond, true, func(ctx context.Context) (bool, error) {
-		answer, err := client.AuthorizationV1().SubjectAccessReviews().Create(ctx, review, metav1.CreateOptions{})
-		return err == nil && answer.Status.Allowed, nil
+		return controlplane.Heeded(ctx, client, "system:node:"+s.cfg.NodeName), nil
 	})
 }
 
