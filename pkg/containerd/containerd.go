@@ -112,10 +112,10 @@ func (r *Runtime) config() *srvconfig.Config {
 			"io.containerd.server.v1.grpc":  map[string]any{"address": paths.ContainerdSocket},
 			"io.containerd.server.v1.ttrpc": map[string]any{"address": paths.ContainerdSocket + ".ttrpc"},
 			"io.containerd.cri.v1.runtime": map[string]any{
-				"restrict_oom_score_adj":                 r.opts.RestrictOOMScoreAdj,
-				"enable_unprivileged_ports":              true,
-				"enable_unprivileged_icmp":               true,
-				"device_ownership_from_security_context": false,
+				"restrict_oom_score_adj":    r.opts.RestrictOOMScoreAdj,
+				"enable_unprivileged_ports": true,
+				"enable_unprivileged_icmp":  true,
+				"stats_collect_period":      "10s", // as often as the kubelet asks
 				"cni": map[string]any{
 					"bin_dirs":              []string{bin, "/opt/cni/bin"},
 					"conf_dir":              r.opts.CNIConf,

@@ -57,7 +57,7 @@ func NewAPIServer(o Options) (lifecycle.Component, error) {
 		}
 		return app.Run(ctx, completed)
 	}
-	ready := func(ctx context.Context) error { return waitServing(ctx, o.Config, o.ServerCA.Cert) }
+	ready := func(ctx context.Context) error { return WaitReady(ctx, o.System, bootstrapHooks[:]...) }
 	return lifecycle.NewTask("kube-apiserver", run, ready), nil
 }
 

@@ -5,18 +5,15 @@ package controlplane
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"fmt"
 	"net"
-	"net/http"
-	neturl "net/url"
-	"os"
 	"strconv"
 	"time"
 
 	"github.com/spf13/pflag"
 	"k8s.io/apimachinery/pkg/util/wait"
+	"k8s.io/client-go/discovery"
+	"k8s.io/client-go/tools/clientcmd"
 	cliflag "k8s.io/component-base/cli/flag"
 	logsapi "k8s.io/component-base/logs/api/v1"
 
@@ -33,8 +30,8 @@ type Credentials struct {
 	Serving, Kubelet, Proxy pki.Pair
 	// ServiceAccount is the key pair that signs and checks service-account tokens.
 	ServiceAccount pki.Pair
-	// ControllerManager and Scheduler are their kubeconfigs.
-	ControllerManager, Scheduler string
+	// ControllerManager and Scheduler are their kubeconfigs, System that of labk itself, which may do everything.
+	ControllerManager, Scheduler, System string
 }
 
 // Options of the control plane.
@@ -62,40 +59,25 @@ func URL(c *config.Config) string {
 	return "https://" + net.JoinHostPort(host, strconv.Itoa(c.HTTPSListenPort))
 }
 
-// WaitReady polls the API server's /readyz until it says ok. 20 ms is far below anything a person or the figures notice and costs
-// little while the process is busy starting.
-func WaitReady(ctx context.Context, c *config.Config, caFile string) error {
-	return waitFor(ctx, URL(c)+"/readyz", caFile)
-}
-
-// waitServing waits until the API server is ready but for the hooks that Bootstrap forestalls.
-func waitServing(ctx context.Context, c *config.Config, caFile string) error {
-	query := neturl.Values{"exclude": bootstrapHooks[:]}
-	return waitFor(ctx, URL(c)+"/readyz?"+query.Encode(), caFile)
-}
-
-func waitFor(ctx context.Context, url, caFile string) error {
-	pem, err := os.ReadFile(caFile)
+// WaitReady polls the API server's /readyz until it says ok, as the kubeconfig's user: before there are roles, an anonymous one may not even ask.
+// exclude names checks that do not count. 20 ms is far below anything a person or the figures notice and costs little while the
+// process is busy starting.
+func WaitReady(ctx context.Context, kubeconfig string, exclude ...string) error {
+	cfg, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
 	if err != nil {
 		return err
 	}
-	roots := x509.NewCertPool()
-	roots.AppendCertsFromPEM(pem)
-	client := &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{
-		TLSClientConfig: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12},
-	}}
-	defer client.CloseIdleConnections()
+	cfg.QPS, cfg.Timeout = -1, 5*time.Second
+	client, err := discovery.NewDiscoveryClientForConfig(cfg)
+	if err != nil {
+		return err
+	}
 	return wait.PollUntilContextCancel(ctx, 20*time.Millisecond, true, func(ctx context.Context) (bool, error) {
-		req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
-		if err != nil {
-			return false, err
+		request := client.RESTClient().Get().AbsPath("/readyz")
+		for _, check := range exclude {
+			request.Param("exclude", check)
 		}
-		resp, err := client.Do(req)
-		if err != nil {
-			return false, nil
-		}
-		resp.Body.Close()
-		return resp.StatusCode == http.StatusOK, nil
+		return request.Do(ctx).Error() == nil, nil
 	})
 }
 

@@ -28,7 +28,6 @@ type identity struct {
 	store *pki.Store
 
 	credentials    controlplane.Credentials
-	system         string // kubeconfig of labk itself
 	kubelet        string // kubeconfig of the node
 	kubeletServing pki.Pair
 }
@@ -47,8 +46,8 @@ func newIdentity(cfg *config.Config, data paths.Data, node net.IP) *identity {
 			ServiceAccount:    serviceAccount,
 			ControllerManager: filepath.Join(etc, "kube-controller-manager.kubeconfig"),
 			Scheduler:         filepath.Join(etc, "kube-scheduler.kubeconfig"),
+			System:            filepath.Join(etc, "system.kubeconfig"),
 		},
-		system:         filepath.Join(etc, "system.kubeconfig"),
 		kubelet:        filepath.Join(data.AgentTLS(), "kubelet.kubeconfig"),
 		kubeletServing: agent.Pair("kubelet-serving"),
 	}
@@ -128,7 +127,7 @@ func (i *identity) ensureClients(ca *pki.CA) error {
 	}{
 		{pki.Leaf{Name: "kube-controller-manager", CommonName: "system:kube-controller-manager"}, tls, i.credentials.ControllerManager, 0o600},
 		{pki.Leaf{Name: "kube-scheduler", CommonName: "system:kube-scheduler"}, tls, i.credentials.Scheduler, 0o600},
-		{pki.Leaf{Name: "system", CommonName: "labk:system", Organization: []string{"system:masters"}}, tls, i.system, 0o600},
+		{pki.Leaf{Name: "system", CommonName: "labk:system", Organization: []string{"system:masters"}}, tls, i.credentials.System, 0o600},
 		{pki.Leaf{Name: "kubelet", CommonName: "system:node:" + i.cfg.NodeName, Organization: []string{"system:nodes"}}, i.data.AgentTLS(), i.kubelet, 0o600},
 		// Not system:masters: a right that is bound can also be taken away again.
 		{pki.Leaf{Name: "admin", CommonName: "admin", Organization: []string{"labk:cluster-admins"}}, tls, i.cfg.WriteKubeconfig, fs.FileMode(mode)},

@@ -183,14 +183,14 @@ func assemble(ctx context.Context, g *lifecycle.Group, o Options) (*server, erro
 	}
 	g.Add(lifecycle.NewStep("components", s.applyComponents), "rights")
 	g.Add(lifecycle.NewStep("readyz", func(ctx context.Context) error {
-		return controlplane.WaitReady(ctx, cfg, s.id.credentials.ServerCA.Cert)
+		return controlplane.WaitReady(ctx, s.id.credentials.System)
 	}), "rights")
 	return s, nil
 }
 
 // clients returns a client with labk's own rights, which are all. Call it when the certificates are there.
 func (s *server) clients() (*rest.Config, kubernetes.Interface, error) {
-	cfg, err := clientcmd.BuildConfigFromFlags("", s.id.system)
+	cfg, err := clientcmd.BuildConfigFromFlags("", s.id.credentials.System)
 	if err != nil {
 		return nil, nil, err
 	}
