@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"sync"
 	"time"
 
 	"k8s.io/client-go/kubernetes"
@@ -54,7 +55,7 @@ func Run(ctx context.Context, o Options) error {
 	if err := health.Err(health.Run(ctx, o.Host, health.Probes())); err != nil {
 		return err
 	}
-	memory := saveTimeWhileStarting()
+	saveTime()
 	g := &lifecycle.Group{Observe: o.Observe}
 	s, err := assemble(ctx, g, o)
 	if err != nil {
@@ -77,14 +78,16 @@ func Run(ctx context.Context, o Options) error {
 		}
 		return errors.Join(err, stop(g))
 	}
-	memory.saveSpace()
 	o.Systemd.Ready("up")
 	if o.Up != nil {
 		o.Up()
 	}
-	watch, cancel := context.WithCancel(ctx)
+	var background sync.WaitGroup
+	running, cancel := context.WithCancel(ctx)
+	defer background.Wait()
 	defer cancel()
-	go o.Systemd.Watch(watch, s.alive)
+	background.Go(func() { saveSpace(running) })
+	background.Go(func() { o.Systemd.Watch(running, s.alive) })
 
 	select {
 	case <-ctx.Done():
