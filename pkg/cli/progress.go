@@ -3,6 +3,7 @@ package cli
 import (
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"slices"
 	"strings"
@@ -102,11 +103,11 @@ func (p *progress) observe(e lifecycle.Event) {
 }
 
 // up says that everything is ready and what to do next.
-func (p *progress) up(kubeconfig string) {
+func (p *progress) up(node net.IP, kubeconfig string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.waiting = nil
-	p.line("the cluster is up; kubeconfig: %s", kubeconfig)
+	p.line("the cluster is up on %s; kubeconfig: %s", node, kubeconfig)
 	p.line("next: labk kubectl get nodes")
 }
 

@@ -3,6 +3,7 @@ package cli
 import (
 	"fmt"
 	"io"
+	"net"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -32,7 +33,7 @@ func serverCommand(stderr io.Writer) *cli.Command {
 			progress.say("labk %s, server on %s", version.Version, cfg.NodeName)
 			err = server.Run(c.Context, server.Options{
 				Config: &cfg, Host: host, Systemd: notifier, Fatal: sink.Fatal(), Observe: progress.observe,
-				Up: func() { progress.up(cfg.WriteKubeconfig) },
+				Up: func(node net.IP) { progress.up(node, cfg.WriteKubeconfig) },
 			})
 			progress.end()
 			if err != nil {

@@ -38,8 +38,8 @@ type Options struct {
 	Host health.Host
 	// Observe is told what starts, is ready, fails and stops.
 	Observe func(lifecycle.Event)
-	// Up is called once everything is ready.
-	Up func()
+	// Up is called once everything is ready, with the address of this machine's node.
+	Up func(node net.IP)
 	// Systemd is told too.
 	Systemd *systemd.Notifier
 	// Fatal yields an error when a component wanted to end the process.
@@ -80,7 +80,7 @@ func Run(ctx context.Context, o Options) error {
 	}
 	o.Systemd.Ready("up")
 	if o.Up != nil {
-		o.Up()
+		o.Up(s.id.node)
 	}
 	var background sync.WaitGroup
 	running, cancel := context.WithCancel(ctx)
