@@ -95,26 +95,29 @@ func (g *Group) Add(c Component, after ...string) {
 	g.byName[c.Name()] = m
 }
 
-// Start starts every component and returns when all are ready, or with the first error. After an error the caller stops the
-// group, which ends what had begun.
+// Start starts every component and returns when all are ready, or with the first error; a component that was ready and ends by itself while others are
+// still starting is one too. After an error the caller stops the group, which ends what had begun.
 func (g *Group) Start(ctx context.Context) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
 	errs := make(chan error, len(g.members))
 	for _, m := range g.members {
-		go func() { errs <- g.start(ctx, m) }()
+		go func() { errs <- g.start(ctx, m, cancel) }()
 	}
 	var first error
 	for range g.members {
 		if err := <-errs; err != nil && first == nil {
 			first = err
-			cancel()
+			if cause := context.Cause(ctx); cause != nil {
+				first = cause
+			}
+			cancel(err)
 		}
 	}
 	return first
 }
 
-func (g *Group) start(ctx context.Context, m *member) error {
+func (g *Group) start(ctx context.Context, m *member, abort context.CancelCauseFunc) error {
 	for _, before := range m.after {
 		select {
 		case <-before.ready:
@@ -144,6 +147,7 @@ func (g *Group) start(ctx context.Context, m *member) error {
 				err = fmt.Errorf("%s ended: %w", m.Name(), err)
 				cancel(err)
 				g.report(err)
+				abort(err)
 			case <-m.stopped:
 			}
 		}()

@@ -128,6 +128,20 @@ func TestGroupEndsTheWaitForAComponentThatFailed(t *testing.T) {
 	}
 }
 
+func TestGroupGivesUpWhenAReadyComponentFailsWhileOthersStart(t *testing.T) {
+	failed := make(chan error, 1)
+	g := Group{Observe: func(e Event) {
+		if e.Component == "a" && e.State == Ready {
+			failed <- errors.New("crashed")
+		}
+	}}
+	g.Add(&fake{name: "a", failed: failed, log: &journal{}})
+	g.Add(&fake{name: "slow", hang: true, log: &journal{}})
+	if err := g.Start(t.Context()); err == nil || !strings.Contains(err.Error(), "a ended: crashed") {
+		t.Errorf("got %v", err)
+	}
+}
+
 func TestGroupReportsAComponentThatFailsLater(t *testing.T) {
 	failed := make(chan error, 1)
 	var g Group

@@ -171,7 +171,10 @@ func assemble(ctx context.Context, g *lifecycle.Group, o Options) (*server, erro
 	g.Add(store, "certificates")
 	g.Add(api, "certificates", "datastore")
 	g.Add(lifecycle.NewStep("rights", s.grantRights), "kube-apiserver")
-	g.Add(controllers, "rights")
+	g.Add(lifecycle.NewStep("readyz", func(ctx context.Context) error {
+		return controlplane.WaitReady(ctx, s.id.credentials.System)
+	}), "rights")
+	g.Add(controllers, "readyz") // they ask for health once a second, and give up after ten
 	g.Add(scheduler, "rights")
 	if !cfg.DisableAgent {
 		err = agent.Add(ctx, g, agent.Options{
@@ -185,9 +188,6 @@ func assemble(ctx context.Context, g *lifecycle.Group, o Options) (*server, erro
 		g.Add(lifecycle.NewStep("node", s.waitNode), "kubelet")
 	}
 	g.Add(lifecycle.NewStep("components", s.applyComponents), "rights")
-	g.Add(lifecycle.NewStep("readyz", func(ctx context.Context) error {
-		return controlplane.WaitReady(ctx, s.id.credentials.System)
-	}), "rights")
 	return s, nil
 }
 
