@@ -18,6 +18,8 @@ finish() {
   if [ "$FAILED" -gt 0 ] && [ "$MODE" != platform ]; then
     echo "--- the last of labk's journal"
     journalctl -u labk --no-pager -o cat -n 120 2>/dev/null
+    echo "--- the rules of node ports"
+    nft list table ip kube-proxy 2>/dev/null | grep -A 4 -e 'map service-nodeports' -e 'map no-endpoint-nodeports'
     echo "--- pods"
     kubectl get pods -A -o wide
     kubectl get events -A --sort-by=.lastTimestamp 2>/dev/null | tail -n 30
