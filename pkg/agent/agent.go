@@ -20,7 +20,6 @@ import (
 	"github.com/labk/labk/pkg/network"
 	"github.com/labk/labk/pkg/paths"
 	"github.com/labk/labk/pkg/payload"
-	"github.com/labk/labk/pkg/pki"
 )
 
 // Options of a node.
@@ -32,7 +31,7 @@ type Options struct {
 	Address network.NodeAddress
 	// Kubeconfig is the node's identity, Serving its certificate for 10250.
 	Kubeconfig         string
-	Serving            pki.Pair
+	Serving            paths.Pair
 	ServerCA, ClientCA string
 	// APIReady and RightsReady name the components after which the API can be asked, and a node has its rights there.
 	APIReady, RightsReady string

@@ -19,17 +19,16 @@ import (
 
 	"github.com/labk/labk/pkg/config"
 	"github.com/labk/labk/pkg/paths"
-	"github.com/labk/labk/pkg/pki"
 )
 
 // Credentials are the files that the control plane proves itself and checks others with.
 type Credentials struct {
-	ServerCA, ClientCA, RequestHeaderCA pki.Pair
+	ServerCA, ClientCA, RequestHeaderCA paths.Pair
 	// Serving is the API's certificate, Kubelet the API server's as a client of kubelets, Proxy as a client of
 	// aggregated API servers.
-	Serving, Kubelet, Proxy pki.Pair
+	Serving, Kubelet, Proxy paths.Pair
 	// ServiceAccount is the key pair that signs and checks service-account tokens.
-	ServiceAccount pki.Pair
+	ServiceAccount paths.Pair
 	// ControllerManager and Scheduler are their kubeconfigs, System that of labk itself, which may do everything.
 	ControllerManager, Scheduler, System string
 }

@@ -22,7 +22,6 @@ import (
 	"github.com/labk/labk/pkg/config"
 	"github.com/labk/labk/pkg/lifecycle"
 	"github.com/labk/labk/pkg/paths"
-	"github.com/labk/labk/pkg/pki"
 )
 
 // Options of the kubelet.
@@ -32,7 +31,7 @@ type Options struct {
 	NodeIP net.IP
 	// Kubeconfig is the node's; Serving its certificate for 10250; ClientCA the one that callers' certificates are checked against.
 	Kubeconfig string
-	Serving    pki.Pair
+	Serving    paths.Pair
 	ServerCA   string
 	ClientCA   string
 	// ClusterDNS is the address that pods ask for names.

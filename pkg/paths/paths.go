@@ -24,9 +24,6 @@ func (d Data) Lock() string { return d.join("lock") }
 func (d Data) Payload() string    { return d.join("data") }
 func (d Data) PayloadBin() string { return d.join("data", "current", "bin") }
 
-// Server is the control plane's folder.
-func (d Data) Server() string { return d.join("server") }
-
 // Database is SQLite's file.
 func (d Data) Database() string { return d.join("server", "db", "state.db") }
 
@@ -42,9 +39,6 @@ func (d Data) Token() string { return d.join("server", "token") }
 // Encryption is the configuration (with the key) by which the API server encrypts Secrets.
 func (d Data) Encryption() string { return d.join("server", "etc", "encryption.yaml") }
 
-// Agent is the node's folder.
-func (d Data) Agent() string { return d.join("agent") }
-
 // Containerd is containerd's root.
 func (d Data) Containerd() string { return d.join("agent", "containerd") }
 
@@ -53,9 +47,6 @@ func (d Data) Kubelet() string { return d.join("agent", "kubelet") }
 
 // AgentTLS is the folder of the node's certificates and kubeconfigs.
 func (d Data) AgentTLS() string { return d.join("agent", "tls") }
-
-// AgentEtc is the folder of files that the node's components are configured with.
-func (d Data) AgentEtc() string { return d.join("agent", "etc") }
 
 // CNIConf is the folder of the CNI network list.
 func (d Data) CNIConf() string { return d.join("agent", "etc", "cni", "net.d") }
@@ -70,6 +61,7 @@ const (
 	// ContainerdState is containerd's state folder, ContainerdSocket its address.
 	ContainerdState  = RunDir + "/containerd"
 	ContainerdSocket = ContainerdState + "/containerd.sock"
-	// FlannelSubnet is where flannel notes the node's subnet.
-	FlannelSubnet = RunDir + "/flannel/subnet.env"
 )
+
+// Pair names the two files of a certificate and its key.
+type Pair struct{ Cert, Key string }

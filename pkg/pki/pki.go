@@ -39,12 +39,9 @@ type Store struct {
 // NewStore returns the store in dir, which is made when the first certificate is. now tells the time (time.Now).
 func NewStore(dir string, now func() time.Time) *Store { return &Store{dir: dir, now: now} }
 
-// Pair names the two files of a certificate and its key.
-type Pair struct{ Cert, Key string }
-
 // CA is a certificate authority.
 type CA struct {
-	Pair
+	paths.Pair
 	store *Store
 	cert  *x509.Certificate
 	key   crypto.Signer
@@ -61,8 +58,8 @@ type Leaf struct {
 }
 
 // Pair names the files of a certificate of this store, whether they are there or not.
-func (s *Store) Pair(name string) Pair {
-	return Pair{Cert: filepath.Join(s.dir, name+".crt"), Key: filepath.Join(s.dir, name+".key")}
+func (s *Store) Pair(name string) paths.Pair {
+	return paths.Pair{Cert: filepath.Join(s.dir, name+".crt"), Key: filepath.Join(s.dir, name+".key")}
 }
 
 // CA loads the authority called name, or makes it if neither of its files is there. A half or unreadable one is an error:
@@ -101,10 +98,10 @@ func (s *Store) CA(name string) (*CA, error) {
 
 // Issue makes sure that the leaf is there: signed by this authority, with everything that l asks for, and with at least a third of
 // its life left. Otherwise it is issued anew.
-func (c *CA) Issue(l Leaf) (Pair, error) { return c.IssueIn(c.store.dir, l) }
+func (c *CA) Issue(l Leaf) (paths.Pair, error) { return c.IssueIn(c.store.dir, l) }
 
 // IssueIn is Issue into another folder.
-func (c *CA) IssueIn(dir string, l Leaf) (Pair, error) {
+func (c *CA) IssueIn(dir string, l Leaf) (paths.Pair, error) {
 	p := NewStore(dir, c.store.now).Pair(l.Name)
 	if cert, _, err := load(p); err == nil && c.good(cert, l) {
 		return p, nil
@@ -126,7 +123,7 @@ func (c *CA) IssueIn(dir string, l Leaf) (Pair, error) {
 		template.NotAfter = c.cert.NotAfter
 	}
 	if err := c.store.issue(p, template, c.cert, c.key); err != nil {
-		return Pair{}, fmt.Errorf("issue certificate %s: %w", l.Name, err)
+		return paths.Pair{}, fmt.Errorf("issue certificate %s: %w", l.Name, err)
 	}
 	return p, nil
 }
@@ -145,7 +142,7 @@ func (c *CA) good(cert *x509.Certificate, l Leaf) bool {
 }
 
 // issue makes a key and a certificate for it and writes both; without a parent it is self-signed.
-func (s *Store) issue(p Pair, template, parent *x509.Certificate, signer crypto.Signer) error {
+func (s *Store) issue(p paths.Pair, template, parent *x509.Certificate, signer crypto.Signer) error {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return err
@@ -168,27 +165,27 @@ func (s *Store) issue(p Pair, template, parent *x509.Certificate, signer crypto.
 
 // SigningKey makes sure that there is a key pair for signing service-account tokens and returns its two files: Cert is the
 // public key, PKIX PEM.
-func (s *Store) SigningKey(name string) (Pair, error) {
-	p := Pair{Cert: filepath.Join(s.dir, name+".pub"), Key: filepath.Join(s.dir, name+".key")}
+func (s *Store) SigningKey(name string) (paths.Pair, error) {
+	p := paths.Pair{Cert: filepath.Join(s.dir, name+".pub"), Key: filepath.Join(s.dir, name+".key")}
 	key, err := loadKey(p.Key)
 	if errors.Is(err, fs.ErrNotExist) {
 		made, genErr := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 		if genErr != nil {
-			return Pair{}, fmt.Errorf("make key %s: %w", name, genErr)
+			return paths.Pair{}, fmt.Errorf("make key %s: %w", name, genErr)
 		}
 		key, err = made, writeKey(p.Key, made)
 	}
 	if err != nil {
-		return Pair{}, fmt.Errorf("key %s: %w", p.Key, err)
+		return paths.Pair{}, fmt.Errorf("key %s: %w", p.Key, err)
 	}
 	der, err := x509.MarshalPKIXPublicKey(key.Public())
 	if err != nil {
-		return Pair{}, fmt.Errorf("key %s: %w", p.Key, err)
+		return paths.Pair{}, fmt.Errorf("key %s: %w", p.Key, err)
 	}
 	return p, paths.WriteFile(p.Cert, pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}), 0o644)
 }
 
-func load(p Pair) (*x509.Certificate, crypto.Signer, error) {
+func load(p paths.Pair) (*x509.Certificate, crypto.Signer, error) {
 	data, err := os.ReadFile(p.Cert)
 	if err != nil {
 		return nil, nil, err

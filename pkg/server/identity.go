@@ -29,7 +29,7 @@ type identity struct {
 
 	credentials    controlplane.Credentials
 	kubelet        string // kubeconfig of the node
-	kubeletServing pki.Pair
+	kubeletServing paths.Pair
 }
 
 func newIdentity(cfg *config.Config, data paths.Data, node net.IP) *identity {

@@ -28,10 +28,9 @@ func Take() *Notifier {
 	return n
 }
 
-// Ready tells that the service is up, Stopping that it is going down; Status what a person sees in systemctl status.
+// Ready tells that the service is up, with what a person sees in systemctl status; Stopping that it is going down.
 func (n *Notifier) Ready(status string) { n.send("READY=1\nSTATUS=" + status) }
 func (n *Notifier) Stopping()           { n.send("STOPPING=1") }
-func (n *Notifier) Status(text string)  { n.send("STATUS=" + text) }
 
 // Watch tells systemd's watchdog that all is well for as long as alive says so; it returns when ctx ends. Without a watchdog it returns at once.
 func (n *Notifier) Watch(ctx context.Context, alive func(ctx context.Context) bool) {

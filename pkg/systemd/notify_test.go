@@ -49,7 +49,6 @@ func TestNotify(t *testing.T) {
 	for want, say := range map[string]func(){
 		"READY=1\nSTATUS=up": func() { n.Ready("up") },
 		"STOPPING=1":         n.Stopping,
-		"STATUS=x":           func() { n.Status("x") },
 	} {
 		go say()
 		if got := <-messages; got != want {
