@@ -34,6 +34,12 @@ func (h *Host) Running() bool {
 	return err == nil && s.Init.alive()
 }
 
+// Plugged says whether the host's network cable is plugged in.
+func (h *Host) Plugged() bool {
+	s, err := h.load()
+	return err == nil && !s.Cut
+}
+
 // Path is where the caller finds the host's file, while the host is running. Absolute symbolic links on the way would lead
 // to the machine's files.
 func (h *Host) Path(file string) (string, error) {
@@ -146,13 +152,10 @@ func (h *Host) boot(ctx context.Context) error {
 
 // prepare makes what has to be there before the first process: folders, network, cgroups.
 func (h *Host) prepare(s hostState) error {
-	for _, dir := range []string{h.dir(), h.lab.netnsPath("")} {
-		if err := os.MkdirAll(dir, 0o755); err != nil {
-			return err
-		}
+	if err := os.MkdirAll(h.dir(), 0o755); err != nil {
+		return err
 	}
-	sw := h.lab.Net().path
-	if err := buildSwitch(sw, h.lab.prefix(h.lab.Gateway())); err != nil {
+	if err := h.lab.makeSwitch(); err != nil { // it is gone after a restart of the machine
 		return err
 	}
 	if err := h.wiring().connect(!s.Cut); err != nil {

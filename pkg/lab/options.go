@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"context"
 	"fmt"
 	"net/netip"
 	"os"
@@ -42,6 +43,9 @@ type Options struct {
 	OwnerBound bool
 	// InitCommand starts a program that calls InitMain (or MaybeInit); by default the running program, without arguments.
 	InitCommand []string
+	// Then is the rest of Up, if any, with all hosts booted: if it fails, Up fails and leaves nothing, and if the process is killed
+	// meanwhile, the next Up clears away what it left. The folder is locked: commands and networks may be used, Boot and the like not.
+	Then func(context.Context, *Lab) error `json:"-"`
 }
 
 // HostOptions are what may be special about one host. The zero value of a field means its default.
