@@ -76,7 +76,8 @@ func newApp(stdout, stderr io.Writer) *cli.App {
 			return cli.ShowAppHelp(c)
 		},
 		Commands: []*cli.Command{
-			serverCommand(stderr), agentCommand(stderr), tokenCommand(), kubectlCommand(), ctrCommand(), checkCommand(), imageCommand(), versionCommand(),
+			serverCommand(stderr), agentCommand(stderr), tokenCommand(), kubectlCommand(), ctrCommand(), checkCommand(), imageCommand(),
+			labCommand(stderr), versionCommand(),
 		},
 	}
 	for _, c := range app.Commands {
@@ -146,7 +147,7 @@ func noArguments(c *cli.Context) error {
 	return nil
 }
 
-// multicall runs kubectl or ctr when the program is called by that name, or with it as the first argument.
+// multicall runs kubectl, ctr or a lab host's init when the program is called by that name, or with it as the first argument.
 func multicall(args []string) (code int, ok bool) {
 	name, rest := filepath.Base(args[0]), args
 	if name != "kubectl" && name != "ctr" && len(args) > 1 {
@@ -157,6 +158,8 @@ func multicall(args []string) (code int, ok bool) {
 		return kubectl(rest), true
 	case "ctr":
 		return ctr(rest), true
+	case labInit:
+		return runLabInit(), true
 	}
 	return 0, false
 }

@@ -109,6 +109,24 @@ func (p *progress) observe(e lifecycle.Event) {
 	}
 }
 
+// labUp says that a lab is up and what to do next.
+func (p *progress) labUp(nodes []string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.waiting = nil
+	p.line("the lab is up; its nodes are %s", strings.Join(nodes, ", "))
+	last := nodes[len(nodes)-1]
+	for _, next := range [][2]string{
+		{"kubectl get nodes", "any kubectl command, with this PC's files"},
+		{"exec " + last + " -- CMD", "a command in a host, or a shell"},
+		{"kill " + last, "a power cut; boot, cut and mend too"},
+		{"status", "hosts, cables, processes and nodes"},
+		{"down", "ends it and leaves nothing behind"},
+	} {
+		p.line("  labk lab %-22s %s", next[0], next[1])
+	}
+}
+
 // agentUp says that this PC is part of the cluster.
 func (p *progress) agentUp(node net.IP, name, server string) {
 	p.mu.Lock()

@@ -132,7 +132,11 @@ func (r *Runtime) config() *srvconfig.Config {
 				},
 				"containerd": map[string]any{"default_runtime_name": "runc", "runtimes": map[string]any{"runc": runc}},
 			},
-			"io.containerd.cri.v1.images": map[string]any{"pinned_images": map[string]any{"sandbox": r.opts.PauseImage}},
+			"io.containerd.cri.v1.images": map[string]any{
+				"pinned_images": map[string]any{"sandbox": r.opts.PauseImage},
+				// one folder: of containerd's own default of two, its puller makes one name that does not exist
+				"registry": map[string]any{"config_path": paths.RegistryHosts},
+			},
 		},
 	}
 }

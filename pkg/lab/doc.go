@@ -16,6 +16,9 @@
 // Everything needs root with CAP_SYS_ADMIN. Operations that change a lab are serialised by a lock in its folder, so several
 // processes may work on one lab; a Lab and its Hosts may be used by several goroutines.
 //
+// A host has a host name and /etc/machine-id of its own, which it may share with another one as cloned PCs do, and an /etc/hosts with
+// all hosts' names and addresses, which the lab writes at each Boot and SetAddr. Its network card (MAC address) is always its own.
+//
 // A host's init is the calling program, started again inside the new namespaces (Options.InitCommand). It makes the mounts and
 // then becomes a small shell that reaps orphans. A program that uses the default InitCommand calls MaybeInit first thing.
 package lab

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"sync"
@@ -13,7 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Host is one host of a lab. Its methods may be used by several goroutines, and by several processes that opened the lab.
+// Host is one host of a lab, told from others by its index, as names may repeat. Its methods may be used by several goroutines, and by
+// several processes that opened the lab.
 type Host struct {
 	lab   *Lab
 	index int
@@ -25,12 +25,6 @@ type Host struct {
 // Index counts hosts from 1.
 func (h *Host) Index() int { return h.index }
 
-// Name is the host's name, "<lab>-h<index>".
-func (h *Host) Name() string { return fmt.Sprintf("%s-h%d", h.lab.Name(), h.index) }
-
-// Addr is the address of the host's eth0.
-func (h *Host) Addr() netip.Addr { return h.lab.state.Options.address(firstAddress + h.index) }
-
 // Net is the host's network namespace. Each Boot makes a new one; a Net always means the present one.
 func (h *Host) Net() *Net { return &Net{path: h.lab.netnsPath(fmt.Sprintf("h%d", h.index))} }
 
@@ -38,6 +32,12 @@ func (h *Host) Net() *Net { return &Net{path: h.lab.netnsPath(fmt.Sprintf("h%d",
 func (h *Host) Running() bool {
 	s, err := h.load()
 	return err == nil && s.Init.alive()
+}
+
+// Plugged says whether the host's network cable is plugged in.
+func (h *Host) Plugged() bool {
+	s, err := h.load()
+	return err == nil && !s.Cut
 }
 
 // Path is where the caller finds the host's file, while the host is running. Absolute symbolic links on the way would lead
@@ -136,7 +136,7 @@ func (h *Host) boot(ctx context.Context) error {
 	if err := h.powerOff(ctx); err != nil { // what a crashed init left
 		return err
 	}
-	if err := h.prepare(s.Cut); err != nil {
+	if err := h.prepare(s); err != nil {
 		return fmt.Errorf("boot host %s: %w", h.Name(), err)
 	}
 	init, keeper, err := h.startInit(ctx)
@@ -151,21 +151,14 @@ func (h *Host) boot(ctx context.Context) error {
 }
 
 // prepare makes what has to be there before the first process: folders, network, cgroups.
-func (h *Host) prepare(cut bool) error {
-	for _, dir := range []string{h.dir(), h.lab.netnsPath("")} {
-		if err := os.MkdirAll(dir, 0o755); err != nil {
-			return err
-		}
-	}
-	sw := h.lab.Net().path
-	if err := buildSwitch(sw, h.lab.prefix(h.lab.Gateway())); err != nil {
+func (h *Host) prepare(s hostState) error {
+	if err := os.MkdirAll(h.dir(), 0o755); err != nil {
 		return err
 	}
-	w := &wiring{index: h.index, own: h.Net().path, sw: sw, addr: h.lab.prefix(h.Addr()), carryOff: cut}
-	if !h.lab.state.Options.NoDefaultRoute {
-		w.gateway = h.lab.Gateway()
+	if err := h.lab.makeSwitch(); err != nil { // it is gone after a restart of the machine
+		return err
 	}
-	if err := w.connect(); err != nil {
+	if err := h.wiring().connect(!s.Cut); err != nil {
 		return err
 	}
 	for i := range h.lab.state.Cgroups {
@@ -174,6 +167,17 @@ func (h *Host) prepare(cut bool) error {
 		}
 	}
 	return nil
+}
+
+// wiring describes the host's cable.
+func (h *Host) wiring() *wiring {
+	w := &wiring{
+		index: h.index, own: h.Net().path, sw: h.lab.Net().path, mac: h.mac(), mtu: h.lab.state.Options.MTU, addr: h.lab.prefix(h.Addr()),
+	}
+	if !h.lab.state.Options.NoDefaultRoute {
+		w.gateway = h.lab.Gateway()
+	}
+	return w
 }
 
 // powerOff is Kill in a locked folder. It also clears away a host that was only half built.
@@ -192,8 +196,7 @@ func (h *Host) powerOff(ctx context.Context) error {
 		errs = append(errs, h.lab.state.Cgroups[i].killGroup(ctx, h.index))
 	}
 	errs = append(errs, h.awaitEnd(ctx, s.Init))
-	w := &wiring{index: h.index, own: h.Net().path, sw: h.lab.Net().path}
-	errs = append(errs, w.disconnect())
+	errs = append(errs, h.wiring().disconnect())
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("power host %s off: %w", h.Name(), err)
 	}

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -135,13 +136,37 @@ func build(ctx context.Context, options Options) (*Lab, error) {
 	if err := l.save(); err != nil { // before anything is made that would have to be found again
 		return l, err
 	}
-	for _, h := range l.hosts {
-		if err := h.boot(ctx); err != nil {
+	if err := l.bootAll(ctx); err != nil {
+		return l, err
+	}
+	if options.Then != nil {
+		if err := options.Then(ctx, l); err != nil {
 			return l, err
 		}
 	}
 	l.state.Complete = true
 	return l, l.save()
+}
+
+// bootAll boots the hosts at the same time: where init is a big program, they would take long one after another.
+func (l *Lab) bootAll(ctx context.Context) error {
+	if err := l.makeSwitch(); err != nil {
+		return err
+	}
+	errs := make([]error, len(l.hosts))
+	var all sync.WaitGroup
+	for i, h := range l.hosts {
+		all.Go(func() { errs[i] = h.boot(ctx) })
+	}
+	all.Wait()
+	return errors.Join(errs...)
+}
+
+func (l *Lab) makeSwitch() error {
+	if err := os.MkdirAll(l.netnsPath(""), 0o755); err != nil {
+		return err
+	}
+	return buildSwitch(l.Net().path, l.prefix(l.Gateway()))
 }
 
 func (l *Lab) save() error {

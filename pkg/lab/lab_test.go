@@ -304,6 +304,15 @@ func testRefusal(t *testing.T, l *Lab) {
 	if _, err := os.Stat(DefaultDir("selftest-bad")); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("a failed Up left its folder: %v", err)
 	}
+	_, err = Up(testContext(t), Options{Name: "selftest-then", Then: func(_ context.Context, l *Lab) error {
+		return errors.New("no good: " + sh(t, l.Host(1), "hostname"))
+	}})
+	if err == nil || !strings.Contains(err.Error(), "no good: selftest-then-h1") {
+		t.Errorf("a failed Then: %v", err)
+	}
+	if _, err := os.Stat(DefaultDir("selftest-then")); !errors.Is(err, fs.ErrNotExist) || len(processesIn("selftest-then")) > 0 {
+		t.Errorf("a failed Then left something: %v", err)
+	}
 	if err := InitMain(); err == nil {
 		t.Error("InitMain ran outside a host")
 	}

@@ -1,7 +1,6 @@
 package lab
 
 import (
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"os"
@@ -94,11 +93,14 @@ func (o *initOrder) mountOverlay(dir string) error {
 	return mount("overlay", dir, "overlay", 0, "lowerdir="+dir+",upperdir="+upper+",workdir="+work)
 }
 
-// writeIdentity writes, once in the life of the disk, what makes the host another one than the machine.
+// writeIdentity writes what makes the host another one than the machine: /etc/hosts at every boot, the rest once in the life of the disk.
 func (o *initOrder) writeIdentity() error {
 	var fs unix.Statfs_t
 	if err := unix.Statfs("/etc", &fs); err != nil || fs.Type != unix.OVERLAYFS_SUPER_MAGIC {
 		return fmt.Errorf("/etc is not the host's own (%w): not writing there", errOr(err, errors.New("no overlay")))
+	}
+	if err := replaceFile("/etc/hosts", o.Hosts); err != nil {
+		return err
 	}
 	done := filepath.Join("/etc", ".labk-lab")
 	if _, err := os.Stat(done); err == nil {
@@ -111,21 +113,25 @@ func (o *initOrder) writeIdentity() error {
 	}
 	files := map[string]string{
 		"hostname":    o.Name + "\n",
-		"hosts":       "127.0.0.1 localhost\n::1 localhost\n" + o.Addr + " " + o.Name + "\n",
 		"resolv.conf": "nameserver " + o.Gateway + "\n",
-		"machine-id":  fmt.Sprintf("%x\n", sha256.Sum256([]byte(o.Dir)))[:32] + "\n",
+		"machine-id":  o.MachineID + "\n",
 		".labk-lab":   "",
 	}
 	for name, text := range files {
-		path := filepath.Join("/etc", name)
-		if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) { // it may be a link out of /etc
-			return err
-		}
-		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+		if err := replaceFile(filepath.Join("/etc", name), text); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// replaceFile replaces the file itself, which may be a link out of its folder, in one step.
+func replaceFile(path, text string) error {
+	next := path + ".next"
+	if err := os.WriteFile(next, []byte(text), 0o644); err != nil {
+		return err
+	}
+	return os.Rename(next, path)
 }
 
 // mountVolatile mounts what a power cut empties.

@@ -102,7 +102,7 @@ func newNetns(path string) error {
 	_ = f.Close()
 	return onThread(func() error {
 		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-			return fmt.Errorf("make network namespace (are you root?): %w", err)
+			return fmt.Errorf("make network namespace (this needs root with CAP_SYS_ADMIN): %w", err)
 		}
 		if err := unix.Mount("/proc/thread-self/ns/net", path, "", unix.MS_BIND, ""); err != nil {
 			return fmt.Errorf("keep network namespace at %s: %w", path, err)

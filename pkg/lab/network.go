@@ -40,16 +40,17 @@ func buildSwitch(path string, gateway netip.Prefix) error {
 
 // wiring is what a host's network is made from.
 type wiring struct {
-	index    int
-	own      string // path of the host's network namespace
-	sw       string // path of the switch's
-	addr     netip.Prefix
-	gateway  netip.Addr // invalid: no default route
-	carryOff bool       // the cable is not plugged in
+	index   int
+	own     string // path of the host's network namespace
+	sw      string // path of the switch's
+	mac     net.HardwareAddr
+	mtu     int
+	addr    netip.Prefix
+	gateway netip.Addr // invalid: no default route
 }
 
-// connect gives the host a fresh network namespace and a cable into the switch.
-func (w *wiring) connect() error {
+// connect gives the host a fresh network namespace and a cable, which is plugged into the switch or not.
+func (w *wiring) connect(plugged bool) error {
 	if err := w.disconnect(); err != nil {
 		return err
 	}
@@ -73,7 +74,7 @@ func (w *wiring) connect() error {
 	if err != nil {
 		return fmt.Errorf("connect host %d: plug the cable into the switch: %w", w.index, err)
 	}
-	return plug(w.sw, w.index, !w.carryOff)
+	return plug(w.sw, w.index, plugged)
 }
 
 // wireHost runs inside the host's network namespace.
@@ -83,18 +84,25 @@ func (w *wiring) wireHost() error {
 		return err
 	}
 	defer sw.Close()
-	attrs := netlink.LinkAttrs{Name: cableName, HardwareAddr: w.mac()}
-	cable := &netlink.Veth{LinkAttrs: attrs, PeerName: portName(w.index), PeerNamespace: netlink.NsFd(int(sw.Fd()))}
+	cable := &netlink.Veth{
+		LinkAttrs: netlink.LinkAttrs{Name: cableName, HardwareAddr: w.mac, MTU: w.mtu},
+		PeerName:  portName(w.index), PeerMTU: uint32(w.mtu), PeerNamespace: netlink.NsFd(int(sw.Fd())),
+	}
 	if err := netlink.LinkAdd(cable); err != nil {
 		return fmt.Errorf("add cable: %w", err)
 	}
 	if err := raise("lo"); err != nil {
 		return err
 	}
-	if err := address(cableName, w.addr); err != nil {
+	if err := setNetSysctls(); err != nil {
 		return err
 	}
-	if err := setNetSysctls(); err != nil {
+	return w.configure()
+}
+
+// configure gives the host's end of the cable its address and routes.
+func (w *wiring) configure() error {
+	if err := address(cableName, w.addr); err != nil {
 		return err
 	}
 	if !w.gateway.IsValid() {
@@ -110,10 +118,29 @@ func (w *wiring) wireHost() error {
 	return nil
 }
 
-// mac stays the same over Kill and Boot, as a network card does: the other hosts remember it.
-func (w *wiring) mac() net.HardwareAddr {
-	ip := w.addr.Addr().As4()
-	return net.HardwareAddr{0x02, 0x4c, ip[0], ip[1], ip[2], ip[3]}
+// readdress replaces the address of a running host, as a DHCP client does that is given another one: the routes through the old
+// one go with it.
+func (w *wiring) readdress() error {
+	err := (&Net{path: w.own}).Do(func() error {
+		link, err := netlink.LinkByName(cableName)
+		if err != nil {
+			return err
+		}
+		old, err := netlink.AddrList(link, netlink.FAMILY_V4)
+		if err != nil {
+			return err
+		}
+		for i := range old {
+			if err := netlink.AddrDel(link, &old[i]); err != nil {
+				return err
+			}
+		}
+		return w.configure()
+	})
+	if err != nil {
+		return fmt.Errorf("give host %d another address: %w", w.index, err)
+	}
+	return nil
 }
 
 // disconnect takes the cable and the namespace away, with every interface, rule and set that was made in it.

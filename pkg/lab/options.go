@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"context"
 	"fmt"
 	"net/netip"
 	"os"
@@ -14,6 +15,7 @@ const (
 	OptDir = "/opt/labk"
 
 	defaultSubnet = "10.77.0.0/24"
+	defaultMTU    = 1500
 	firstAddress  = 10 // host i has the subnet's address firstAddress+i
 	maxHosts      = 99
 )
@@ -29,6 +31,10 @@ type Options struct {
 	Subnet string
 	// Hosts is how many hosts there are, by default one. They count from 1.
 	Hosts int
+	// Each says, by index, what is special about some hosts.
+	Each map[int]HostOptions
+	// MTU of the cables in bytes, by default 1500.
+	MTU int
 	// NoDefaultRoute leaves the hosts without a default route (normally through the gateway).
 	NoDefaultRoute bool
 	// Opt is a folder that every host sees read-only at OptDir; commands look for programs there first.
@@ -37,9 +43,25 @@ type Options struct {
 	OwnerBound bool
 	// InitCommand starts a program that calls InitMain (or MaybeInit); by default the running program, without arguments.
 	InitCommand []string
+	// Then is the rest of Up, if any, with all hosts booted: if it fails, Up fails and leaves nothing, and if the process is killed
+	// meanwhile, the next Up clears away what it left. The folder is locked: commands and networks may be used, Boot and the like not.
+	Then func(context.Context, *Lab) error `json:"-"`
 }
 
-var namePattern = regexp.MustCompile(`^[a-z]([a-z0-9-]{0,30}[a-z0-9])?$`)
+// HostOptions are what may be special about one host. The zero value of a field means its default.
+type HostOptions struct {
+	// Name is the host name, by default "<lab>-h<index>". Several hosts may have the same, as cloned PCs do.
+	Name string
+	// MachineID is the content of /etc/machine-id, 32 hexadecimal digits, by default another for each host. Several hosts may have
+	// the same.
+	MachineID string
+}
+
+var (
+	namePattern      = regexp.MustCompile(`^[a-z]([a-z0-9-]{0,30}[a-z0-9])?$`)
+	hostNamePattern  = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9.-]{0,62}[A-Za-z0-9])?$`)
+	machineIDPattern = regexp.MustCompile(`^[0-9a-f]{32}$`)
+)
 
 // DefaultDir is the folder of state of the lab with this name.
 func DefaultDir(name string) string { return "/var/tmp/labk-lab-" + name }
@@ -58,6 +80,9 @@ func (o Options) complete() (Options, error) {
 	if o.Hosts == 0 {
 		o.Hosts = 1
 	}
+	if o.MTU == 0 {
+		o.MTU = defaultMTU
+	}
 	if len(o.InitCommand) == 0 {
 		o.InitCommand = []string{"/proc/self/exe"}
 	}
@@ -67,7 +92,28 @@ func (o Options) complete() (Options, error) {
 	if err := o.checkOpt(); err != nil {
 		return o, err
 	}
-	return o, o.checkSubnet()
+	if err := o.checkSubnet(); err != nil {
+		return o, err
+	}
+	return o, o.checkHosts()
+}
+
+func (o *Options) checkHosts() error {
+	if o.MTU < 576 || o.MTU > 65535 {
+		return fmt.Errorf("lab MTU %d: give one from 576 to 65535", o.MTU)
+	}
+	for i, each := range o.Each {
+		if i < 1 || i > o.Hosts {
+			return fmt.Errorf("lab of %d hosts: there is no host %d", o.Hosts, i)
+		}
+		if each.Name != "" && !hostNamePattern.MatchString(each.Name) {
+			return fmt.Errorf("lab host %d: %q is no host name: use letters, digits, '-' and '.', at most 64", i, each.Name)
+		}
+		if each.MachineID != "" && !machineIDPattern.MatchString(each.MachineID) {
+			return fmt.Errorf("lab host %d: %q is no machine ID: give 32 hexadecimal digits in lower case", i, each.MachineID)
+		}
+	}
+	return nil
 }
 
 func (o *Options) checkOpt() error {

@@ -19,7 +19,8 @@ import (
 // initOrder is what the parent tells a host's init, once it is in its cgroups.
 type initOrder struct {
 	Name       string // host name
-	Addr       string
+	MachineID  string
+	Hosts      string // the content of /etc/hosts
 	Gateway    string
 	LabDir     string // hidden from the host
 	Dir        string // the host's disk
@@ -77,8 +78,8 @@ func (h *Host) instruct(p *initProcess) error {
 	}
 	o := &h.lab.state.Options
 	order := initOrder{
-		Name: h.Name(), Addr: h.Addr().String(), Gateway: h.lab.Gateway().String(), LabDir: o.Dir, Dir: h.dir(), Opt: o.Opt,
-		OwnerBound: o.OwnerBound, Cgroups: h.lab.state.Cgroups,
+		Name: h.Name(), MachineID: h.MachineID(), Hosts: h.hostsFile(), Gateway: h.lab.Gateway().String(), LabDir: o.Dir, Dir: h.dir(),
+		Opt: o.Opt, OwnerBound: o.OwnerBound, Cgroups: h.lab.state.Cgroups,
 	}
 	encodeErr := json.NewEncoder(p.order).Encode(order)
 	_ = p.order.Close()

@@ -32,6 +32,7 @@ type labState struct {
 type hostState struct {
 	Init process // the host's pid 1; zero without power
 	Cut  bool    // the network cable is unplugged
+	Addr string  `json:",omitempty"` // given by SetAddr
 }
 
 // process names a process beyond the reuse of its pid.

@@ -23,6 +23,10 @@ func TestOptions(t *testing.T) {
 		"small subnet": {Options{Name: "a", Subnet: "10.0.0.0/28", Hosts: 5}, "too small"},
 		"many":         {Options{Name: "a", Hosts: 1000}, "at most"},
 		"no Opt":       {Options{Name: "a", Opt: "/nowhere/at/all"}, "not a folder"},
+		"MTU":          {Options{Name: "a", MTU: 200}, "576"},
+		"no such host": {Options{Name: "a", Each: map[int]HostOptions{2: {}}}, "no host 2"},
+		"host name":    {Options{Name: "a", Each: map[int]HostOptions{1: {Name: "my pc"}}}, "no host name"},
+		"machine ID":   {Options{Name: "a", Each: map[int]HostOptions{1: {MachineID: "12"}}}, "no machine ID"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			o, err := c.o.complete()

@@ -8,6 +8,8 @@ const (
 	ConfigFile   = "/etc/labk/config.yaml"
 	ConfigFolder = "/etc/labk/config.yaml.d"
 	RunDir       = "/run/labk"
+	// RegistryHosts has a folder per registry with containerd's hosts.toml: mirrors, CAs.
+	RegistryHosts = "/etc/containerd/certs.d"
 )
 
 // Data is the data folder (config.Config.DataDir).
