@@ -18,6 +18,7 @@ import (
 	"github.com/labk/labk/pkg/kubeproxy"
 	"github.com/labk/labk/pkg/lifecycle"
 	"github.com/labk/labk/pkg/network"
+	"github.com/labk/labk/pkg/network/policy"
 	"github.com/labk/labk/pkg/paths"
 	"github.com/labk/labk/pkg/payload"
 )
@@ -84,6 +85,9 @@ func Add(ctx context.Context, g *lifecycle.Group, o Options) error {
 		g.Add(network.New(network.Options{Config: o.Config, Kubeconfig: o.Kubeconfig, Node: o.Address, Mode: mode, CNIConf: cniConf}), "payload", o.RightsReady)
 	}
 	g.Add(proxy, "kubelet", o.RightsReady)
+	g.Add(policy.New(policy.Options{
+		Kubeconfig: o.Kubeconfig, Node: o.Config.NodeName, Mode: mode, CNIResults: paths.CNIResults, Disabled: o.Config.DisableNetworkPolicy,
+	}), o.RightsReady)
 	return nil
 }
 

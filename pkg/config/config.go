@@ -54,6 +54,8 @@ type Config struct {
 	ClusterDomain string `name:"cluster-domain" role:"server"`
 	// How pods reach pods on other nodes: vxlan, host-gw or none (bring your own CNI plugin).
 	FlannelBackend string `name:"flannel-backend" role:"server"`
+	// Do not enforce NetworkPolicies, and remove the rules of an earlier run.
+	DisableNetworkPolicy bool `name:"disable-network-policy" role:"server"`
 	// Datastore in this process: sqlite.
 	Datastore string `name:"datastore" role:"server"`
 	// Datastore elsewhere, as a URL that kine understands. Empty: the one in this process.
