@@ -20,7 +20,6 @@ import (
 	"github.com/labk/labk/pkg/lifecycle"
 	"github.com/labk/labk/pkg/network"
 	"github.com/labk/labk/pkg/network/policy"
-	"github.com/labk/labk/pkg/network/policy"
 	"github.com/labk/labk/pkg/paths"
 	"github.com/labk/labk/pkg/payload"
 )
