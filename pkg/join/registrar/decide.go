@@ -146,9 +146,9 @@ type servingLimits struct {
 	others func(net.IP) string
 }
 
-// servingRequest decides about a certificate by which a kubelet is known to those who connect to it. An address that the cluster does not know of yet
-// is an error that may pass.
-func servingRequest(r requester, request *x509.CertificateRequest, usages []certificatesv1.KeyUsage, name string, isServer bool, n node, limits servingLimits) (verdict, error) {
+// servingRequest decides about a certificate by which a kubelet is known to those who connect to it. said is the address that a PC tells with its request,
+// before its kubelet runs: the same that the kubelet would tell. An address that the cluster does not know of yet is an error that may pass.
+func servingRequest(r requester, request *x509.CertificateRequest, usages []certificatesv1.KeyUsage, name string, isServer bool, n node, said net.IP, limits servingLimits) (verdict, error) {
 	if err := capi.ValidateKubeletServingCSR(request, usageSet(usages)); err != nil {
 		return forbid("not what a node may ask for: %v", err), nil
 	}
@@ -161,7 +161,7 @@ func servingRequest(r requester, request *x509.CertificateRequest, usages []cert
 		}
 	}
 	for _, ip := range request.IPAddresses {
-		known := slices.ContainsFunc(n.addresses, ip.Equal) || n.record != nil && ip.Equal(net.ParseIP(n.record.Address))
+		known := slices.ContainsFunc(n.addresses, ip.Equal) || r.isMachine(name) && ip.Equal(said)
 		switch {
 		case !ip.IsGlobalUnicast(), slices.ContainsFunc(limits.networks, func(c *net.IPNet) bool { return c.Contains(ip) }):
 			return forbid("the node %s may not have a certificate for the address %s", name, ip), nil

@@ -78,7 +78,8 @@ func (r *registrar) handleKubelet(ctx context.Context, csr *certificatesv1.Certi
 	if err != nil {
 		return err
 	}
-	v, err := servingRequest(from, request, csr.Spec.Usages, name, name == r.Config.NodeName, n, limits)
+	said := net.ParseIP(csr.Annotations[join.AnnotationAddress])
+	v, err := servingRequest(from, request, csr.Spec.Usages, name, name == r.Config.NodeName, n, said, limits)
 	if err != nil {
 		if r.now().Sub(csr.CreationTimestamp.Time) < knownSoon {
 			return certificates.IgnorableError("%v", err)
