@@ -10,6 +10,9 @@ import (
 	"sync"
 	"time"
 
+	v1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/clientcmd"
 	"k8s.io/klog/v2"
@@ -74,6 +77,8 @@ type controller struct {
 	view      *view
 	addresses *addresses
 	writer    writer
+	client    kubernetes.Interface
+	failing   bool // the last sync failed
 	kernel    state
 }
 
@@ -104,11 +109,10 @@ func (c *controller) run(ctx context.Context) error {
 		return err
 	}
 	cfg.ContentType = "application/vnd.kubernetes.protobuf"
-	client, err := kubernetes.NewForConfig(cfg)
-	if err != nil {
+	if c.client, err = kubernetes.NewForConfig(cfg); err != nil {
 		return err
 	}
-	if c.view, err = newView(client, &c.tasks, func() { kick(c.kicks) }); err != nil {
+	if c.view, err = newView(c.client, &c.tasks, func() { kick(c.kicks) }); err != nil {
 		return err
 	}
 	c.addresses = newAddresses(c.opts.CNIResults, func() { kick(c.hurry); kick(c.kicks) })
@@ -153,11 +157,16 @@ func (c *controller) loop(ctx context.Context) error {
 		default:
 		}
 		wait := pause
-		if err := c.sync(ctx); err != nil && ctx.Err() == nil {
+		err := c.sync(ctx)
+		if err != nil && ctx.Err() == nil {
 			klog.ErrorS(err, "Could not enforce network policies")
 			wait = retry
 			kick(c.kicks)
+			if !c.failing {
+				c.report(ctx, err)
+			}
 		}
+		c.failing = err != nil
 		select {
 		case <-time.After(wait):
 		case <-c.hurry:
@@ -185,6 +194,21 @@ func (c *controller) sync(ctx context.Context) error {
 	}
 	c.kernel = written
 	return nil
+}
+
+// report makes an event of this node of a failure, so that `kubectl describe node` shows it.
+func (c *controller) report(ctx context.Context, failure error) {
+	now := metav1.Now()
+	node := v1.ObjectReference{Kind: "Node", Name: c.opts.Node, UID: types.UID(c.opts.Node)} // as the kubelet's events of a node
+	_, err := c.client.CoreV1().Events(metav1.NamespaceDefault).Create(ctx, &v1.Event{
+		ObjectMeta:     metav1.ObjectMeta{GenerateName: c.opts.Node + ".", Namespace: metav1.NamespaceDefault},
+		InvolvedObject: node, Type: v1.EventTypeWarning, Reason: "NetworkPolicyNotEnforced",
+		Message: fmt.Sprintf("changes of network policies are not in force on this node: %v", failure),
+		Source:  v1.EventSource{Component: "labk", Host: c.opts.Node}, FirstTimestamp: now, LastTimestamp: now, Count: 1,
+	}, metav1.CreateOptions{})
+	if err != nil {
+		klog.ErrorS(err, "Could not report that network policies are not enforced")
+	}
 }
 
 // clean removes all rules, also those of an earlier run.
