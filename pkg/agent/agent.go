@@ -14,6 +14,7 @@ import (
 	"github.com/labk/labk/pkg/containerd"
 	"github.com/labk/labk/pkg/health"
 	"github.com/labk/labk/pkg/image"
+	"github.com/labk/labk/pkg/join"
 	"github.com/labk/labk/pkg/kubelet"
 	"github.com/labk/labk/pkg/kubeproxy"
 	"github.com/labk/labk/pkg/lifecycle"
@@ -29,62 +30,61 @@ type Options struct {
 	Host    health.Host
 	Payload *payload.Bundle
 	Address network.NodeAddress
-	// Kubeconfig is the node's identity, Serving its certificate for 10250.
-	Kubeconfig         string
-	Serving            paths.Pair
-	ServerCA, ClientCA string
-	// APIReady and RightsReady name the components after which the API can be asked, and a node has its rights there.
-	APIReady, RightsReady string
+	// Known tells that the cluster's options are known before "join" is ready: containerd need not wait for it then.
+	Known bool
 }
 
-// Add puts the node's components into the group. A mistake in the configuration is a *config.Error; nothing has been changed then.
-func Add(ctx context.Context, g *lifecycle.Group, o Options) error {
+// Add puts the node's components into the group, which has a component "join" that leaves the node's credentials (join.NodeFiles). A mistake in the
+// configuration is a *config.Error; nothing has been changed then. It returns the kubelet, which can tell whether it is alive.
+func Add(ctx context.Context, g *lifecycle.Group, o Options) (*kubelet.Kubelet, error) {
 	mode, err := o.Host.FirewallMode(ctx)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	systemd, err := systemdCgroups(o.Host)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	hasResource, err := o.Host.HasCapability(unix.CAP_SYS_RESOURCE)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	pause, err := o.Payload.ImageRef("pause")
 	if err != nil {
-		return err
+		return nil, err
 	}
+	files := join.NodeFiles(o.Data)
 	resolv := network.ResolvConf{Nameservers: o.Host.Nameservers, Own: o.Data.ResolvConf()}
-	cniConf := o.Data.CNIConf()
-	if o.Config.FlannelBackend == "none" {
-		cniConf = "/etc/cni/net.d" // where everybody else's plugins write
-	}
 	node, err := kubelet.New(kubelet.Options{
 		Config: o.Config, Data: o.Data, NodeIP: o.Address.IP,
-		Kubeconfig: o.Kubeconfig, Serving: o.Serving, ServerCA: o.ServerCA, ClientCA: o.ClientCA,
-		ClusterDNS: o.Config.DNS(), ResolvConf: resolv.Path(), SystemdCgroup: systemd,
+		Kubeconfig: files.Kubeconfig, Certificates: files.Dir, ServerCA: files.ServerCA, ClientCA: files.ClientCA,
+		ResolvConf: resolv.Path(), SystemdCgroup: systemd,
 	})
 	if err != nil {
-		return err
+		return nil, err
 	}
-	proxy, err := kubeproxy.New(kubeproxy.Options{Config: o.Config, Kubeconfig: o.Kubeconfig, Mode: mode})
+	proxy, err := kubeproxy.New(kubeproxy.Options{Config: o.Config, Kubeconfig: files.Kubeconfig, Mode: mode})
 	if err != nil {
-		return err
+		return nil, err
 	}
 
 	g.Add(lifecycle.NewStep("payload", func(ctx context.Context) error { return unpack(ctx, o) }))
 	g.Add(lifecycle.NewStep("resolv.conf", func(context.Context) error { return resolv.Write(o.Address.IP) }))
-	g.Add(containerd.New(containerd.Options{
-		Data: o.Data, CNIConf: cniConf, PauseImage: pause, SystemdCgroup: systemd, RestrictOOMScoreAdj: !hasResource,
-	}), "payload")
-	g.Add(lifecycle.NewStep("images", func(ctx context.Context) error { return importImages(ctx, o.Payload) }), "containerd")
-	g.Add(node, "containerd", "resolv.conf", o.APIReady)
-	if o.Config.FlannelBackend != "none" {
-		g.Add(network.New(network.Options{Config: o.Config, Kubeconfig: o.Kubeconfig, Node: o.Address, Mode: mode, CNIConf: cniConf}), "payload", o.RightsReady)
+	// Whatever the server does: without containerd nobody reads what pods print, and they come to a halt.
+	runtimeAfter := []string{"payload"}
+	if !o.Known {
+		runtimeAfter = append(runtimeAfter, "join")
 	}
-	g.Add(proxy, "kubelet", o.RightsReady)
-	return nil
+	g.Add(containerd.New(containerd.Options{
+		Data: o.Data, Config: o.Config, PauseImage: pause, SystemdCgroup: systemd, RestrictOOMScoreAdj: !hasResource,
+	}), runtimeAfter...)
+	g.Add(lifecycle.NewStep("images", func(ctx context.Context) error { return importImages(ctx, o.Payload) }), "containerd")
+	g.Add(node, "containerd", "resolv.conf", "join")
+	g.Add(network.New(network.Options{Config: o.Config, Kubeconfig: files.Kubeconfig, Node: o.Address, Mode: mode, CNIConf: o.Data.CNIConf()}), "payload", "join")
+	g.Add(proxy, "kubelet", "join")
+	g.Add(network.NewAddressWatch(o.Config, o.Address))
+	g.Add(lifecycle.NewStep("node", func(ctx context.Context) error { return waitReady(ctx, files.Kubeconfig, o.Config.NodeName) }), "kubelet")
+	return node, nil
 }
 
 // unpack puts the payload's programs on the disk and first in PATH, where the components look for the programs that they start.

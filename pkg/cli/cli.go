@@ -76,7 +76,7 @@ func newApp(stdout, stderr io.Writer) *cli.App {
 			return cli.ShowAppHelp(c)
 		},
 		Commands: []*cli.Command{
-			serverCommand(stderr), kubectlCommand(), ctrCommand(), checkCommand(), imageCommand(),
+			serverCommand(stderr), agentCommand(stderr), tokenCommand(), kubectlCommand(), ctrCommand(), checkCommand(), imageCommand(),
 			labCommand(stderr), versionCommand(),
 		},
 	}
@@ -117,6 +117,7 @@ func loadConfig(c *cli.Context, role string) (config.Config, error) {
 	s := config.Sources{
 		File: c.String("config"), Folder: paths.ConfigFolder, Explicit: c.IsSet("config"),
 		Env: os.LookupEnv, Flags: map[string][]string{}, Role: role,
+		Warn: func(sentence string) { fmt.Fprintln(c.App.ErrWriter, "labk: warning:", sentence) },
 	}
 	for _, o := range config.Options() {
 		if !o.For(role) || !c.IsSet(o.Name) {
@@ -136,6 +137,14 @@ func loadConfig(c *cli.Context, role string) (config.Config, error) {
 		return cfg, err
 	}
 	return cfg, cfg.Validate()
+}
+
+// noArguments refuses arguments of a command that takes none.
+func noArguments(c *cli.Context) error {
+	if c.Args().Present() {
+		return usageError{fmt.Errorf("%q is no flag: see `labk %s --help`", c.Args().First(), c.Command.FullName())}
+	}
+	return nil
 }
 
 // multicall runs kubectl, ctr or a lab host's init when the program is called by that name, or with it as the first argument.

@@ -122,8 +122,8 @@ func withNode(c *cli.Context, do func(*cli.Context, *cluster.Node) error) error 
 }
 
 func labUp(c *cli.Context, stderr io.Writer) error {
-	if c.Args().Present() {
-		return usageError{fmt.Errorf("%q is no flag: see `labk lab up --help`", c.Args().First())}
+	if err := noArguments(c); err != nil {
+		return err
 	}
 	if c.Int("agents") < 0 {
 		return usageError{fmt.Errorf("%d agents: give 0 or more", c.Int("agents"))}

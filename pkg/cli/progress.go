@@ -18,9 +18,13 @@ import (
 // patience is after how long, and then how often, a line says what is still being waited for.
 const patience = 10 * time.Second
 
+// atOnce is how soon a step is done that is not worth a line.
+const atOnce = 50 * time.Millisecond
+
 // progress shows a person how a start goes: a line for each step done and, on a terminal, a spinner with the steps under way.
 type progress struct {
 	began time.Time
+	debug bool
 
 	mu      sync.Mutex
 	w       io.Writer
@@ -35,7 +39,7 @@ type progress struct {
 
 func newProgress(w io.Writer, debug bool) *progress {
 	file, ok := w.(*os.File)
-	p := &progress{w: w, began: time.Now(), told: time.Now(), stop: make(chan struct{}), spin: ok && !debug && term.IsTerminal(int(file.Fd()))}
+	p := &progress{w: w, debug: debug, began: time.Now(), told: time.Now(), stop: make(chan struct{}), spin: ok && !debug && term.IsTerminal(int(file.Fd()))}
 	p.done.Go(p.animate)
 	return p
 }
@@ -92,6 +96,9 @@ func (p *progress) observe(e lifecycle.Event) {
 	case lifecycle.Starting:
 		p.waiting = append(p.waiting, e.Component)
 	case lifecycle.Ready:
+		if e.Took < atOnce && !p.debug {
+			return // nobody waited for it
+		}
 		p.line("%-24s ready after %.1f s", e.Component, e.Took.Seconds())
 	case lifecycle.Failed:
 		p.line("%-24s failed: %v", e.Component, e.Err)
@@ -120,13 +127,21 @@ func (p *progress) labUp(nodes []string) {
 	}
 }
 
-// up says that everything is ready and what to do next.
-func (p *progress) up(node net.IP, kubeconfig string) {
+// agentUp says that this PC is part of the cluster.
+func (p *progress) agentUp(node net.IP, name, server string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.waiting = nil
+	p.line("this PC is the node %s (%s) of the cluster at %s", name, node, server)
+}
+
+// serverUp says that everything is ready and what to do next.
+func (p *progress) serverUp(node net.IP, port int, kubeconfig string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.waiting = nil
 	p.line("the cluster is up on %s; kubeconfig: %s", node, kubeconfig)
-	p.line("next: labk kubectl get nodes")
+	p.line("next: labk kubectl get nodes; on another PC: labk agent --server https://%s:%d --token TOKEN, with one of `labk token create`", node, port)
 }
 
 // end stops the spinner.

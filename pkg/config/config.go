@@ -9,13 +9,16 @@ import (
 )
 
 // Config is everything that can be set. The `name` tag is the option's name as a flag and as a key of config.yaml; the
-// environment variable is LABK_ and the name in capitals with underscores. `role` limits an option to "server" or "agent".
-// A Config is filled once, before anything starts, and read-only from then on.
+// environment variable is LABK_ and the name in capitals with underscores. `role` limits an option to "server" or "agent". `shared` marks what
+// all nodes of a cluster have from its server.
+// A Config is filled once, before anything starts, and read-only from then on; an agent's shared options are set when it joins (Adopt), before anything that reads
+// them starts.
 type Config struct {
 	// Folder for everything that labk keeps.
 	DataDir string `name:"data-dir"`
-	// Secret that nodes join with; made on the first start of a server when empty. Prefer token-file: a command line can be
-	// read by every user of the machine.
+	// Token that nodes join with. On a server: one to be accepted for ever (a passphrase will do); made on the first start when empty. On an agent: what
+	// `labk token create` printed on the server; not needed any more once the PC has joined. Prefer token-file: a command line can be read by every user of
+	// the machine.
 	Token string `name:"token"`
 	// File to read the token from.
 	TokenFile string `name:"token-file"`
@@ -36,6 +39,9 @@ type Config struct {
 	// Log everything that every component has to say.
 	Debug bool `name:"debug"`
 
+	// URL of the server to join, such as https://first-pc:6443.
+	Server string `name:"server" role:"agent"`
+
 	// Port of the API, for clients and for nodes.
 	HTTPSListenPort int `name:"https-listen-port" role:"server"`
 	// Address that the API listens on. Default: all.
@@ -45,15 +51,15 @@ type Config struct {
 	// More names and addresses for the API's certificate.
 	TLSSANs []string `name:"tls-san" role:"server"`
 	// Addresses of pods; one IPv4 CIDR.
-	ClusterCIDR string `name:"cluster-cidr" role:"server"`
+	ClusterCIDR string `name:"cluster-cidr" role:"server" shared:"true"`
 	// Addresses of services; one IPv4 CIDR.
-	ServiceCIDR string `name:"service-cidr" role:"server"`
+	ServiceCIDR string `name:"service-cidr" role:"server" shared:"true"`
 	// Address of the cluster's DNS, inside service-cidr. Default: its tenth.
-	ClusterDNS string `name:"cluster-dns" role:"server"`
+	ClusterDNS string `name:"cluster-dns" role:"server" shared:"true"`
 	// DNS domain of the cluster.
-	ClusterDomain string `name:"cluster-domain" role:"server"`
+	ClusterDomain string `name:"cluster-domain" role:"server" shared:"true"`
 	// How pods reach pods on other nodes: vxlan, host-gw or none (bring your own CNI plugin).
-	FlannelBackend string `name:"flannel-backend" role:"server"`
+	FlannelBackend string `name:"flannel-backend" role:"server" shared:"true"`
 	// Datastore in this process: sqlite.
 	Datastore string `name:"datastore" role:"server"`
 	// Datastore elsewhere, as a URL that kine understands. Empty: the one in this process.

@@ -27,6 +27,8 @@ type Sources struct {
 	Flags map[string][]string
 	// Role is server or agent.
 	Role string
+	// Warn, if set, is told what is unwise: one sentence each.
+	Warn func(string)
 }
 
 // Load fills a configuration: defaults, then the file, then the folder's, then the environment, then the flags. An error about a file
@@ -38,7 +40,7 @@ func Load(s Sources) (Config, error) {
 		return c, err
 	}
 	for _, file := range files {
-		if err := c.readFile(file, s.Role); err != nil {
+		if err := s.readFile(&c, file); err != nil {
 			return c, err
 		}
 	}
@@ -57,7 +59,18 @@ func Load(s Sources) (Config, error) {
 			}
 		}
 	}
+	if c.TokenFile != "" {
+		s.warnReadable(c.TokenFile)
+	}
 	return c, nil
+}
+
+// warnReadable warns of a file with a secret that every user of the machine can read.
+func (s Sources) warnReadable(path string) {
+	info, err := os.Stat(path)
+	if err == nil && info.Mode().Perm()&0o004 != 0 && s.Warn != nil {
+		s.Warn(fmt.Sprintf("every user of this PC can read the token in %s: run chmod 600 %s", path, path))
+	}
 }
 
 func (s Sources) files() ([]string, error) {
@@ -78,7 +91,7 @@ func (s Sources) files() ([]string, error) {
 	return append(out, more...), nil
 }
 
-func (c *Config) readFile(path, role string) error {
+func (s Sources) readFile(c *Config, path string) error {
 	data, err := os.ReadFile(path)
 	if err != nil {
 		return &Error{"config", err.Error(), "make it readable"}
@@ -107,8 +120,11 @@ func (c *Config) readFile(path, role string) error {
 		if !ok {
 			return at(path, key, fmt.Sprintf("unknown key %q", key.Value), "see `labk server --help` for the options there are")
 		}
-		if !o.For(role) {
+		if !o.For(s.Role) {
 			continue // one file may serve both roles
+		}
+		if o.Name == "token" {
+			s.warnReadable(path)
 		}
 		if err := value.Decode(c.field(o).Addr().Interface()); err != nil {
 			return at(path, value, fmt.Sprintf("%s wants %s", o.Name, o.Kind()), "correct the value")

@@ -25,6 +25,7 @@ type Option struct {
 	Default string
 	index   int
 	kind    reflect.Kind
+	shared  bool
 }
 
 // Options lists all options in the order of Config's fields.
@@ -35,7 +36,7 @@ func Options() []Option {
 	var out []Option
 	for i := range t.NumField() {
 		f := t.Field(i)
-		o := Option{Name: f.Tag.Get("name"), Role: f.Tag.Get("role"), Usage: docs[f.Name], index: i, kind: f.Type.Kind()}
+		o := Option{Name: f.Tag.Get("name"), Role: f.Tag.Get("role"), Usage: docs[f.Name], index: i, kind: f.Type.Kind(), shared: f.Tag.Get("shared") != ""}
 		if v := defaults.Field(i); !v.IsZero() && f.Name != "NodeName" {
 			o.Default = fmt.Sprint(v.Interface())
 		}

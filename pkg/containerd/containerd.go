@@ -13,14 +13,15 @@ import (
 	srvconfig "github.com/containerd/containerd/v2/cmd/containerd/server/config"
 	"github.com/containerd/containerd/v2/version"
 
+	"github.com/labk/labk/pkg/config"
 	"github.com/labk/labk/pkg/paths"
 )
 
 // Options of a Runtime.
 type Options struct {
 	Data paths.Data
-	// CNIConf is the folder of CNI network lists.
-	CNIConf string
+	// Config says whose CNI network lists count; read when containerd starts.
+	Config *config.Config
 	// PauseImage is the reference of the sandbox image, which must have been imported before the first pod.
 	PauseImage string
 	// SystemdCgroup makes runc create cgroups through systemd.
@@ -44,7 +45,7 @@ func (r *Runtime) Name() string { return "containerd" }
 
 // Start implements lifecycle.Component: when it returns, the socket answers.
 func (r *Runtime) Start(ctx context.Context) error {
-	for _, dir := range []string{r.opts.Data.Containerd(), r.opts.CNIConf} {
+	for _, dir := range []string{r.opts.Data.Containerd(), r.cniConf()} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return fmt.Errorf("make containerd's folder: %w", err)
 		}
@@ -90,6 +91,14 @@ func (r *Runtime) Stop(ctx context.Context) error {
 	}
 }
 
+// cniConf is labk's own folder, or without labk's network the one where everybody else's plugins write.
+func (r *Runtime) cniConf() string {
+	if r.opts.Config.FlannelBackend == "none" {
+		return "/etc/cni/net.d"
+	}
+	return r.opts.Data.CNIConf()
+}
+
 func (r *Runtime) config() *srvconfig.Config {
 	bin := r.opts.Data.PayloadBin()
 	runc := map[string]any{
@@ -118,7 +127,7 @@ func (r *Runtime) config() *srvconfig.Config {
 				"stats_collect_period":      "10s", // as often as the kubelet asks
 				"cni": map[string]any{
 					"bin_dirs":              []string{bin, "/opt/cni/bin"},
-					"conf_dir":              r.opts.CNIConf,
+					"conf_dir":              r.cniConf(),
 					"use_internal_loopback": true, // saves running a plugin per pod
 				},
 				"containerd": map[string]any{"default_runtime_name": "runc", "runtimes": map[string]any{"runc": runc}},

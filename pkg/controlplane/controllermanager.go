@@ -2,9 +2,11 @@ package controlplane
 
 import (
 	"context"
+	"time"
 
 	"k8s.io/kubernetes/cmd/kube-controller-manager/app"
 	"k8s.io/kubernetes/cmd/kube-controller-manager/app/options"
+	"k8s.io/kubernetes/cmd/kube-controller-manager/names"
 
 	"github.com/labk/labk/pkg/config"
 	"github.com/labk/labk/pkg/lifecycle"
@@ -16,9 +18,16 @@ const (
 	clientBurst = 1000
 )
 
+// ControllerManager is kube-controller-manager.
+type ControllerManager struct {
+	*lifecycle.Task
+	// SigningDuration is how long certificates are good that the cluster signs.
+	SigningDuration time.Duration
+}
+
 // NewControllerManager returns kube-controller-manager. It serves no port of its own: what it would serve, the API server of the same process
 // does.
-func NewControllerManager(o Options) (lifecycle.Component, error) {
+func NewControllerManager(o Options) (*ControllerManager, error) {
 	opts, err := options.NewKubeControllerManagerOptions()
 	if err != nil {
 		return nil, err
@@ -37,7 +46,10 @@ func NewControllerManager(o Options) (lifecycle.Component, error) {
 		}
 		return app.Run(ctx, c.Complete())
 	}
-	return lifecycle.NewTask("kube-controller-manager", run, nil), nil
+	return &ControllerManager{
+		Task:            lifecycle.NewTask("kube-controller-manager", run, nil),
+		SigningDuration: opts.CSRSigningController.ClusterSigningDuration.Duration,
+	}, nil
 }
 
 func setControllerManager(s *options.KubeControllerManagerOptions, o Options) {
@@ -55,14 +67,14 @@ func setControllerManager(s *options.KubeControllerManagerOptions, o Options) {
 	s.SAController.ServiceAccountKeyFile = o.ServiceAccount.Key
 	s.SAController.RootCAFile = o.ServerCA.Cert
 
+	// Certificates of nodes are pkg/join's to sign: nodes need them before this component is there. Here are the signers of the rest.
 	sign := s.CSRSigningController
 	for _, signer := range []struct{ cert, key *string }{
-		{&sign.KubeletClientSignerConfiguration.CertFile, &sign.KubeletClientSignerConfiguration.KeyFile},
 		{&sign.KubeAPIServerClientSignerConfiguration.CertFile, &sign.KubeAPIServerClientSignerConfiguration.KeyFile},
 		{&sign.LegacyUnknownSignerConfiguration.CertFile, &sign.LegacyUnknownSignerConfiguration.KeyFile},
 	} {
 		*signer.cert, *signer.key = o.ClientCA.Cert, o.ClientCA.Key
 	}
-	sign.KubeletServingSignerConfiguration.CertFile = o.ServerCA.Cert
-	sign.KubeletServingSignerConfiguration.KeyFile = o.ServerCA.Key
+	// Beside the usual ones: expired join tokens go away.
+	s.Generic.Controllers = []string{"*", names.TokenCleanerController}
 }

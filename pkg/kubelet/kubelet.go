@@ -29,21 +29,47 @@ type Options struct {
 	Config *config.Config
 	Data   paths.Data
 	NodeIP net.IP
-	// Kubeconfig is the node's; Serving its certificate for 10250; ClientCA the one that callers' certificates are checked against.
-	Kubeconfig string
-	Serving    paths.Pair
-	ServerCA   string
-	ClientCA   string
-	// ClusterDNS is the address that pods ask for names.
-	ClusterDNS string
+	// Kubeconfig is the node's; Certificates the folder of its client and serving certificates, which the kubelet rotates.
+	Kubeconfig, Certificates string
+	// ServerCA signed the serving certificate, ClientCA those of callers.
+	ServerCA, ClientCA string
 	// ResolvConf is what pods with the machine's own DNS get.
 	ResolvConf string
 	// SystemdCgroup must be what containerd was told.
 	SystemdCgroup bool
 }
 
-// New returns the kubelet; it is ready when it answers on its own port. A mistake in the user's extra arguments is a *config.Error.
-func New(o Options) (lifecycle.Component, error) {
+// Kubelet is the kubelet of this node.
+type Kubelet struct {
+	*lifecycle.Task
+	opts Options
+}
+
+// New returns the kubelet; it is ready when it answers on its own port. A mistake in the user's extra arguments is a *config.Error. The
+// cluster's options are read when it starts: an agent does not know them before.
+func New(o Options) (*Kubelet, error) {
+	if _, err := configure(o); err != nil {
+		return nil, err
+	}
+	run := func(ctx context.Context) error {
+		s, err := configure(o)
+		if err != nil {
+			return err
+		}
+		deps, err := app.UnsecuredDependencies(ctx, s, utilfeature.DefaultFeatureGate)
+		if err != nil {
+			return err
+		}
+		return app.Run(ctx, s, deps, utilfeature.DefaultFeatureGate)
+	}
+	return &Kubelet{Task: lifecycle.NewTask("kubelet", run, func(ctx context.Context) error { return answers(ctx, o) }), opts: o}, nil
+}
+
+// Alive tells whether the kubelet answers before ctx ends.
+func (k *Kubelet) Alive(ctx context.Context) bool { return answers(ctx, k.opts) == nil }
+
+// configure fills upstream's configuration.
+func configure(o Options) (*options.KubeletServer, error) {
 	s, err := options.NewKubeletServer()
 	if err != nil {
 		return nil, err
@@ -71,14 +97,7 @@ func New(o Options) (lifecycle.Component, error) {
 	if err := options.ValidateKubeletServer(s); err != nil {
 		return nil, &config.Error{Option: "kubelet-arg", Problem: err.Error(), Remedy: "correct the node's options"}
 	}
-	run := func(ctx context.Context) error {
-		deps, err := app.UnsecuredDependencies(ctx, s, utilfeature.DefaultFeatureGate)
-		if err != nil {
-			return err
-		}
-		return app.Run(ctx, s, deps, utilfeature.DefaultFeatureGate)
-	}
-	return lifecycle.NewTask("kubelet", run, func(ctx context.Context) error { return answers(ctx, o) }), nil
+	return s, nil
 }
 
 func set(s *options.KubeletServer, o Options) {
@@ -86,7 +105,7 @@ func set(s *options.KubeletServer, o Options) {
 	s.NodeIP = o.NodeIP.String()
 	s.KubeConfig = o.Kubeconfig
 	s.RootDirectory = o.Data.Kubelet()
-	s.CertDirectory = filepath.Join(o.Data.Kubelet(), "pki")
+	s.CertDirectory = o.Certificates
 
 	c := &s.KubeletConfiguration
 	c.ContainerRuntimeEndpoint = "unix://" + paths.ContainerdSocket
@@ -101,10 +120,10 @@ func set(s *options.KubeletServer, o Options) {
 	c.Authentication.Anonymous.Enabled = false
 	c.Authentication.Webhook.Enabled = true
 	c.Authorization.Mode = "Webhook"
-	c.TLSCertFile, c.TLSPrivateKeyFile = o.Serving.Cert, o.Serving.Key
+	c.RotateCertificates, c.ServerTLSBootstrap = true, true
 	c.TLSMinVersion = "VersionTLS12"
 	c.ReadOnlyPort = 0
-	c.ClusterDNS = []string{o.ClusterDNS}
+	c.ClusterDNS = []string{o.Config.DNS()}
 	c.ClusterDomain = o.Config.ClusterDomain
 	c.ResolverConfig = o.ResolvConf
 	c.SerializeImagePulls = false

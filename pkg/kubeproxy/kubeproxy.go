@@ -20,8 +20,29 @@ type Options struct {
 	Mode string
 }
 
-// New returns kube-proxy. A mistake in the user's extra arguments is a *config.Error.
+// New returns kube-proxy. A mistake in the user's extra arguments is a *config.Error. The cluster's options are read when it starts: an agent does
+// not know them before.
 func New(o Options) (lifecycle.Component, error) {
+	if _, _, err := configure(o); err != nil {
+		return nil, err
+	}
+	run := func(ctx context.Context) error {
+		opts, fs, err := configure(o)
+		if err != nil {
+			return err
+		}
+		if err := opts.Complete(fs); err != nil {
+			return err
+		}
+		if err := opts.Validate(); err != nil {
+			return err
+		}
+		return untilDone(ctx, opts.Run)
+	}
+	return lifecycle.NewTask("kube-proxy", run, nil), nil
+}
+
+func configure(o Options) (*app.Options, *pflag.FlagSet, error) {
 	opts := app.NewOptions()
 	fs := pflag.NewFlagSet("", pflag.ContinueOnError)
 	opts.AddFlags(fs)
@@ -36,19 +57,8 @@ func New(o Options) (lifecycle.Component, error) {
 		"conntrack-tcp-timeout-established=0s",
 		"conntrack-tcp-timeout-close-wait=0s",
 	}
-	if err := config.ApplyArgs(fs, "kube-proxy-arg", append(own, o.Config.KubeProxyArgs...)); err != nil {
-		return nil, err
-	}
-	run := func(ctx context.Context) error {
-		if err := opts.Complete(fs); err != nil {
-			return err
-		}
-		if err := opts.Validate(); err != nil {
-			return err
-		}
-		return untilDone(ctx, opts.Run)
-	}
-	return lifecycle.NewTask("kube-proxy", run, nil), nil
+	err := config.ApplyArgs(fs, "kube-proxy-arg", append(own, o.Config.KubeProxyArgs...))
+	return opts, fs, err
 }
 
 // untilDone runs run and returns when it has, or when ctx ends: upstream's loop ends only with an error, and has nothing to put away. The rules

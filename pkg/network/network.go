@@ -48,7 +48,7 @@ type podNetwork struct {
 	tasks sync.WaitGroup
 }
 
-// New returns the pod network; it is ready when pods can be plugged in.
+// New returns the pod network; it is ready when pods can be plugged in. With the back end none, somebody else plugs them in, and it does nothing.
 func New(o Options) lifecycle.Component {
 	n := &podNetwork{opts: o, ready: make(chan struct{})}
 	return lifecycle.NewTask("network", n.run, func(ctx context.Context) error {
@@ -62,6 +62,11 @@ func New(o Options) lifecycle.Component {
 }
 
 func (n *podNetwork) run(ctx context.Context) error {
+	if n.opts.Config.FlannelBackend == "none" {
+		close(n.ready)
+		<-ctx.Done()
+		return nil
+	}
 	cfg, err := clientcmd.BuildConfigFromFlags("", n.opts.Kubeconfig)
 	if err != nil {
 		return err

@@ -50,6 +50,9 @@ func (d Data) Kubelet() string { return d.join("agent", "kubelet") }
 // AgentTLS is the folder of the node's certificates and kubeconfigs.
 func (d Data) AgentTLS() string { return d.join("agent", "tls") }
 
+// ClusterOptions is what an agent remembers of its cluster's options.
+func (d Data) ClusterOptions() string { return d.join("agent", "etc", "cluster.json") }
+
 // CNIConf is the folder of the CNI network list.
 func (d Data) CNIConf() string { return d.join("agent", "etc", "cni", "net.d") }
 

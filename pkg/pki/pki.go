@@ -128,6 +128,36 @@ func (c *CA) IssueIn(dir string, l Leaf) (paths.Pair, error) {
 	return p, nil
 }
 
+// SignRequest signs a client certificate for the subject and key of a certificate signing request (PEM), for as long as the authority itself lives, and
+// returns it as PEM. Whether the requester may have it is the caller's to decide.
+func (c *CA) SignRequest(request []byte) ([]byte, error) {
+	block, _ := pem.Decode(request)
+	if block == nil {
+		return nil, errors.New("sign a certificate request: no PEM in it")
+	}
+	r, err := x509.ParseCertificateRequest(block.Bytes)
+	if err == nil {
+		err = r.CheckSignature()
+	}
+	if err != nil {
+		return nil, fmt.Errorf("sign a certificate request: %w", err)
+	}
+	template := &x509.Certificate{
+		Subject: r.Subject, NotBefore: c.store.now().Add(-backdate), NotAfter: c.cert.NotAfter,
+		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+	}
+	if template.SerialNumber, err = serial(); err != nil {
+		return nil, err
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, c.cert, r.PublicKey, c.key)
+	if err != nil {
+		return nil, fmt.Errorf("sign a certificate request: %w", err)
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), nil
+}
+
+func serial() (*big.Int, error) { return rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 127)) }
+
 func (l Leaf) serves() bool { return len(l.DNSNames)+len(l.IPs) > 0 }
 
 func (c *CA) good(cert *x509.Certificate, l Leaf) bool {
@@ -147,7 +177,7 @@ func (s *Store) issue(p paths.Pair, template, parent *x509.Certificate, signer c
 	if err != nil {
 		return err
 	}
-	if template.SerialNumber, err = rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 127)); err != nil {
+	if template.SerialNumber, err = serial(); err != nil {
 		return err
 	}
 	if parent == nil {
@@ -160,7 +190,12 @@ func (s *Store) issue(p paths.Pair, template, parent *x509.Certificate, signer c
 	if err := writeKey(p.Key, key); err != nil {
 		return err
 	}
-	return paths.WriteFile(p.Cert, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o644)
+	chain := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
+	if slices.Contains(template.ExtKeyUsage, x509.ExtKeyUsageServerAuth) {
+		// A PC that joins knows the authority by its hash alone, and must be shown it.
+		chain = append(chain, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: parent.Raw})...)
+	}
+	return paths.WriteFile(p.Cert, chain, 0o644)
 }
 
 // SigningKey makes sure that there is a key pair for signing service-account tokens and returns its two files: Cert is the

@@ -1,19 +1,19 @@
 package server
 
 import (
-	"crypto/rand"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"time"
 
 	"github.com/labk/labk/pkg/config"
 	"github.com/labk/labk/pkg/controlplane"
+	"github.com/labk/labk/pkg/join"
 	"github.com/labk/labk/pkg/kubeconfig"
 	"github.com/labk/labk/pkg/paths"
 	"github.com/labk/labk/pkg/pki"
@@ -27,14 +27,13 @@ type identity struct {
 	node  net.IP
 	store *pki.Store
 
-	credentials    controlplane.Credentials
-	kubelet        string // kubeconfig of the node
-	kubeletServing paths.Pair
+	credentials controlplane.Credentials
+	clientCA    *pki.CA    // from ensure on
+	token       join.Token // from ensure on
 }
 
 func newIdentity(cfg *config.Config, data paths.Data, node net.IP) *identity {
 	s := pki.NewStore(data.ServerTLS(), time.Now)
-	agent := pki.NewStore(data.AgentTLS(), time.Now)
 	etc := data.ServerEtc()
 	serviceAccount := s.Pair("service-account")
 	serviceAccount.Cert = filepath.Join(data.ServerTLS(), "service-account.pub")
@@ -48,8 +47,6 @@ func newIdentity(cfg *config.Config, data paths.Data, node net.IP) *identity {
 			Scheduler:         filepath.Join(etc, "kube-scheduler.kubeconfig"),
 			System:            filepath.Join(etc, "system.kubeconfig"),
 		},
-		kubelet:        filepath.Join(data.AgentTLS(), "kubelet.kubeconfig"),
-		kubeletServing: agent.Pair("kubelet-serving"),
 	}
 }
 
@@ -59,8 +56,7 @@ func (i *identity) ensure() error {
 	if err != nil {
 		return err
 	}
-	clientCA, err := i.store.CA("client-ca")
-	if err != nil {
+	if i.clientCA, err = i.store.CA("client-ca"); err != nil {
 		return err
 	}
 	proxyCA, err := i.store.CA("request-header-ca")
@@ -73,13 +69,13 @@ func (i *identity) ensure() error {
 	if _, err := proxyCA.Issue(pki.Leaf{Name: "kube-apiserver-proxy", CommonName: controlplane.ProxyClientName}); err != nil {
 		return err
 	}
-	if _, err := clientCA.Issue(pki.Leaf{Name: "kube-apiserver-kubelet", CommonName: "labk:kube-apiserver"}); err != nil {
+	if _, err := i.clientCA.Issue(pki.Leaf{Name: "kube-apiserver-kubelet", CommonName: "labk:kube-apiserver"}); err != nil {
 		return err
 	}
 	if err := i.ensureServing(serverCA); err != nil {
 		return err
 	}
-	if err := i.ensureClients(clientCA); err != nil {
+	if err := i.ensureClients(i.clientCA); err != nil {
 		return err
 	}
 	if err := controlplane.EnsureEncryption(i.data.Encryption()); err != nil {
@@ -88,28 +84,29 @@ func (i *identity) ensure() error {
 	return i.ensureToken()
 }
 
-func (i *identity) ensureServing(ca *pki.CA) error {
-	api := pki.Leaf{
-		Name: "kube-apiserver", CommonName: "kube-apiserver",
-		DNSNames: []string{"kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc." + i.cfg.ClusterDomain, "localhost", i.cfg.NodeName},
-		IPs:      []net.IP{net.IPv4(127, 0, 0, 1), i.cfg.APIServiceIP(), i.node},
-	}
+// apiNames and apiAddresses are what the API's certificate is for.
+func (i *identity) apiNames() []string {
+	names := []string{"kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc." + i.cfg.ClusterDomain, "localhost", i.cfg.NodeName}
 	for _, san := range append([]string{i.cfg.AdvertiseAddress, i.cfg.BindAddress}, i.cfg.TLSSANs...) {
-		switch ip := net.ParseIP(san); {
-		case san == "", ip != nil && (ip.IsUnspecified() || ip.Equal(i.node)):
-		case ip != nil:
-			api.IPs = append(api.IPs, ip)
-		default:
-			api.DNSNames = append(api.DNSNames, san)
+		if san != "" && net.ParseIP(san) == nil && !slices.Contains(names, san) {
+			names = append(names, san)
 		}
 	}
-	if _, err := ca.Issue(api); err != nil {
-		return err
+	return names
+}
+
+func (i *identity) apiAddresses() []net.IP {
+	ips := []net.IP{net.IPv4(127, 0, 0, 1), i.cfg.APIServiceIP()}
+	for _, san := range append([]string{i.node.String(), i.cfg.AdvertiseAddress, i.cfg.BindAddress}, i.cfg.TLSSANs...) {
+		if ip := net.ParseIP(san); ip != nil && !ip.IsUnspecified() && !slices.ContainsFunc(ips, ip.Equal) {
+			ips = append(ips, ip)
+		}
 	}
-	_, err := ca.IssueIn(i.data.AgentTLS(), pki.Leaf{
-		Name: "kubelet-serving", CommonName: "system:node:" + i.cfg.NodeName, Organization: []string{"system:nodes"},
-		DNSNames: []string{i.cfg.NodeName}, IPs: []net.IP{i.node},
-	})
+	return ips
+}
+
+func (i *identity) ensureServing(ca *pki.CA) error {
+	_, err := ca.Issue(pki.Leaf{Name: "kube-apiserver", CommonName: "kube-apiserver", DNSNames: i.apiNames(), IPs: i.apiAddresses()})
 	return err
 }
 
@@ -128,7 +125,6 @@ func (i *identity) ensureClients(ca *pki.CA) error {
 		{pki.Leaf{Name: "kube-controller-manager", CommonName: "system:kube-controller-manager"}, tls, i.credentials.ControllerManager, 0o600},
 		{pki.Leaf{Name: "kube-scheduler", CommonName: "system:kube-scheduler"}, tls, i.credentials.Scheduler, 0o600},
 		{pki.Leaf{Name: "system", CommonName: "labk:system", Organization: []string{"system:masters"}}, tls, i.credentials.System, 0o600},
-		{pki.Leaf{Name: "kubelet", CommonName: "system:node:" + i.cfg.NodeName, Organization: []string{"system:nodes"}}, i.data.AgentTLS(), i.kubelet, 0o600},
 		// Not system:masters: a right that is bound can also be taken away again.
 		{pki.Leaf{Name: "admin", CommonName: "admin", Organization: []string{"labk:cluster-admins"}}, tls, i.cfg.WriteKubeconfig, fs.FileMode(mode)},
 	} {
@@ -144,26 +140,36 @@ func (i *identity) ensureClients(ca *pki.CA) error {
 	return nil
 }
 
-// ensureToken writes the secret that nodes join with: the configured one, else the one that is there, else a new one.
+// ensureToken makes sure that there is a token for ever: the configured one, else the one that is there, else a new one. It is kept whole, to be given to
+// other PCs as it is.
 func (i *identity) ensureToken() error {
-	path, token := i.data.Token(), i.cfg.Token
-	if i.cfg.TokenFile != "" {
-		data, err := os.ReadFile(i.cfg.TokenFile)
-		if err != nil {
-			return &config.Error{Option: "token-file", Problem: err.Error(), Remedy: "name a file that is there"}
-		}
-		token = string(data)
+	path := i.data.Token()
+	ca, err := os.ReadFile(i.credentials.ServerCA.Cert)
+	if err != nil {
+		return err
 	}
-	if token == "" {
-		_, err := os.Stat(path)
-		if err == nil || !errors.Is(err, fs.ErrNotExist) {
+	hash, err := join.CAHashPEM(ca)
+	if err != nil {
+		return fmt.Errorf("read %s: %w", i.credentials.ServerCA.Cert, err)
+	}
+	configured, err := i.cfg.ReadToken()
+	if err != nil {
+		return err
+	}
+	if configured == "" {
+		data, err := os.ReadFile(path)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
-		var secret [24]byte
-		if _, err := rand.Read(secret[:]); err != nil {
-			return err
-		}
-		token = hex.EncodeToString(secret[:]) + "\n"
+		configured = string(data)
 	}
-	return paths.WriteFile(path, []byte(token), 0o600)
+	if configured == "" {
+		i.token, err = join.NewToken(hash)
+	} else if i.token, err = join.TokenOf(configured, hash); err != nil {
+		return &config.Error{Option: "token", Problem: err.Error(), Remedy: "give another, or none; the one in use is in " + path}
+	}
+	if err != nil {
+		return err
+	}
+	return paths.WriteFile(path, []byte(i.token.String()+"\n"), 0o600)
 }

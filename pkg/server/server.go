@@ -4,12 +4,8 @@ package server
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"net"
-	"os"
-	"sync"
-	"time"
+	"net/url"
 
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
@@ -20,34 +16,31 @@ import (
 	"github.com/labk/labk/pkg/controlplane"
 	"github.com/labk/labk/pkg/datastore"
 	"github.com/labk/labk/pkg/health"
+	"github.com/labk/labk/pkg/join"
+	"github.com/labk/labk/pkg/join/registrar"
 	"github.com/labk/labk/pkg/lifecycle"
-	"github.com/labk/labk/pkg/lockfile"
 	"github.com/labk/labk/pkg/network"
 	"github.com/labk/labk/pkg/paths"
 	"github.com/labk/labk/pkg/payload"
-	"github.com/labk/labk/pkg/systemd"
+	"github.com/labk/labk/pkg/process"
+	"github.com/labk/labk/pkg/version"
 )
-
-// StopTimeout is how long a stop may take.
-const StopTimeout = 4 * time.Second
 
 // Options of a server.
 type Options struct {
 	Config *config.Config
 	// Host is this machine.
 	Host health.Host
-	// Observe is told what starts, is ready, fails and stops.
-	Observe func(lifecycle.Event)
+	// Process is what the process is told and tells; Run fills in its Data, Up and Alive.
+	Process process.Options
+	// Say tells a person what happens in the cluster: one line, as fmt.Sprintf.
+	Say func(format string, args ...any)
 	// Up is called once everything is ready, with the address of this machine's node.
 	Up func(node net.IP)
-	// Systemd is told too.
-	Systemd *systemd.Notifier
-	// Fatal yields an error when a component wanted to end the process.
-	Fatal <-chan error
 }
 
 // Run runs a server until ctx ends, then stops it; pods go on. A mistake in the configuration is a *config.Error, a fault of the machine a
-// *health.Error, a data folder in use a *lockfile.LockedError; nothing on the disk has been changed then.
+// *health.Error, a data folder in use a *lockfile.LockedError; nothing on the disk has been changed then. A *process.RestartError asks for a fresh start.
 func Run(ctx context.Context, o Options) error {
 	if err := o.Config.Validate(); err != nil {
 		return err
@@ -55,72 +48,11 @@ func Run(ctx context.Context, o Options) error {
 	if err := health.Err(health.Run(ctx, o.Host, health.Probes())); err != nil {
 		return err
 	}
-	saveTime()
-	g := &lifecycle.Group{Observe: o.Observe}
-	s, err := assemble(ctx, g, o)
-	if err != nil {
-		return err
-	}
-	if err := os.MkdirAll(o.Config.DataDir, 0o755); err != nil {
-		return fmt.Errorf("make the data folder: %w", err)
-	}
-	lock, err := lockfile.AcquireLock(s.data.Lock())
-	if err != nil {
-		return err
-	}
-	defer lock.Release()
-	if err := paths.MakeRunDir(); err != nil {
-		return fmt.Errorf("make the run folder: %w", err)
-	}
-	if err := start(ctx, g, o.Fatal); err != nil {
-		if ctx.Err() != nil { // asked to stop while starting
-			err = nil
-		}
-		return errors.Join(err, stop(g))
-	}
-	o.Systemd.Ready("up")
-	if o.Up != nil {
-		o.Up(s.id.node)
-	}
-	var background sync.WaitGroup
-	running, cancel := context.WithCancel(ctx)
-	defer background.Wait()
-	defer cancel()
-	background.Go(func() { saveSpace(running) })
-	background.Go(func() { o.Systemd.Watch(running, s.alive) })
-
-	select {
-	case <-ctx.Done():
-		err = nil
-	case err = <-g.Failed():
-	case err = <-o.Fatal:
-	}
-	o.Systemd.Stopping()
-	return errors.Join(err, stop(g))
-}
-
-// start starts the group; a component that gives up ends it.
-func start(ctx context.Context, g *lifecycle.Group, fatal <-chan error) error {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	go func() {
-		select {
-		case err := <-fatal:
-			cancel(err)
-		case <-ctx.Done():
-		}
-	}()
-	err := g.Start(ctx)
-	if cause := context.Cause(ctx); err != nil && cause != nil {
-		return cause
-	}
-	return err
-}
-
-func stop(g *lifecycle.Group) error {
-	ctx, cancel := context.WithTimeout(context.Background(), StopTimeout)
-	defer cancel()
-	return g.Stop(ctx)
+	s := &server{cfg: o.Config, data: paths.Data(o.Config.DataDir), say: o.Say}
+	p := o.Process
+	p.Data, p.Alive = s.data, s.alive
+	p.Up = func() { o.Up(s.id.node) }
+	return process.Run(ctx, p, func(ctx context.Context, g *lifecycle.Group) error { return s.assemble(ctx, g, o) })
 }
 
 // server is what the steps below share.
@@ -129,31 +61,65 @@ type server struct {
 	data    paths.Data
 	id      *identity
 	payload *payload.Bundle
+	say     func(format string, args ...any)
 }
 
 // assemble puts everything into the group. It changes nothing.
-func assemble(ctx context.Context, g *lifecycle.Group, o Options) (*server, error) {
-	cfg, data := o.Config, paths.Data(o.Config.DataDir)
-	bundle, err := payload.Open()
-	if err != nil {
-		return nil, err
+func (s *server) assemble(ctx context.Context, g *lifecycle.Group, o Options) error {
+	cfg := s.cfg
+	var err error
+	if s.payload, err = payload.Open(); err != nil {
+		return err
 	}
-	if err := bundle.Verify(data.Payload()); err != nil {
-		return nil, err
+	if err := s.payload.Verify(s.data.Payload()); err != nil {
+		return err
 	}
 	address, err := network.FindNodeAddress(cfg)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	advertise := address.IP
-	if cfg.AdvertiseAddress != "" {
-		advertise = net.ParseIP(cfg.AdvertiseAddress)
+	s.id = newIdentity(cfg, s.data, address.IP)
+	machine, err := join.ThisMachine("/")
+	if err != nil {
+		return err
 	}
-	s := &server{cfg: cfg, data: data, id: newIdentity(cfg, data, address.IP), payload: bundle}
+	controllers, err := s.addControlPlane(g, address.IP)
+	if err != nil {
+		return err
+	}
+	g.Add(registrar.New(registrar.Options{
+		Config: cfg, Client: s.client, Token: func() (join.Token, error) { return s.id.token, nil },
+		Machines: func() (registrar.Signer, error) { return s.id.clientCA, nil },
+		ClientCA: s.id.credentials.ClientCA, ServerCA: s.id.credentials.ServerCA, SigningDuration: controllers.SigningDuration,
+		Self: machine, Names: s.id.apiNames(), Addresses: s.id.apiAddresses(), Version: version.Version, Say: s.say,
+	}), "rights")
+	if !cfg.DisableAgent {
+		server, err := url.Parse(controlplane.URL(cfg))
+		if err != nil {
+			return err
+		}
+		g.Add(join.New(join.Options{
+			Config: cfg, Data: s.data, Server: server, Token: func() (string, error) { return s.id.token.String(), nil },
+			Machine: machine, Address: address.IP, Version: version.Version, Say: s.say,
+		}), "registrar")
+		node := agent.Options{Config: cfg, Data: s.data, Host: o.Host, Payload: s.payload, Address: address, Known: true}
+		if _, err := agent.Add(ctx, g, node); err != nil {
+			return err
+		}
+	}
+	g.Add(lifecycle.NewStep("components", s.applyComponents), "rights")
+	return nil
+}
 
+// addControlPlane adds what a cluster has once.
+func (s *server) addControlPlane(g *lifecycle.Group, node net.IP) (*controlplane.ControllerManager, error) {
+	advertise := node
+	if s.cfg.AdvertiseAddress != "" {
+		advertise = net.ParseIP(s.cfg.AdvertiseAddress)
+	}
 	controlplane.Prepare()
-	store := datastore.New(datastore.Options{Socket: paths.KineSocket, Database: data.Database(), Endpoint: cfg.DatastoreEndpoint})
-	options := controlplane.Options{Config: cfg, Data: data, Credentials: s.id.credentials, Datastore: store.Endpoint(), Advertise: advertise}
+	store := datastore.New(datastore.Options{Socket: paths.KineSocket, Database: s.data.Database(), Endpoint: s.cfg.DatastoreEndpoint})
+	options := controlplane.Options{Config: s.cfg, Data: s.data, Credentials: s.id.credentials, Datastore: store.Endpoint(), Advertise: advertise}
 	api, err := controlplane.NewAPIServer(options)
 	if err != nil {
 		return nil, err
@@ -166,7 +132,6 @@ func assemble(ctx context.Context, g *lifecycle.Group, o Options) (*server, erro
 	if err != nil {
 		return nil, err
 	}
-
 	g.Add(lifecycle.NewStep("certificates", func(context.Context) error { return s.id.ensure() }))
 	g.Add(store, "certificates")
 	g.Add(api, "certificates", "datastore")
@@ -176,19 +141,7 @@ func assemble(ctx context.Context, g *lifecycle.Group, o Options) (*server, erro
 	}), "rights")
 	g.Add(controllers, "readyz") // they ask for health once a second, and give up after ten
 	g.Add(scheduler, "rights")
-	if !cfg.DisableAgent {
-		err = agent.Add(ctx, g, agent.Options{
-			Config: cfg, Data: data, Host: o.Host, Payload: bundle, Address: address,
-			Kubeconfig: s.id.kubelet, Serving: s.id.kubeletServing, ServerCA: s.id.credentials.ServerCA.Cert, ClientCA: s.id.credentials.ClientCA.Cert,
-			APIReady: "kube-apiserver", RightsReady: "rights",
-		})
-		if err != nil {
-			return nil, err
-		}
-		g.Add(lifecycle.NewStep("node", s.waitNode), "kubelet")
-	}
-	g.Add(lifecycle.NewStep("components", s.applyComponents), "rights")
-	return s, nil
+	return controllers, nil
 }
 
 // clients returns a client with labk's own rights, which are all. Call it when the certificates are there.
@@ -200,6 +153,12 @@ func (s *server) clients() (*rest.Config, kubernetes.Interface, error) {
 	cfg.QPS, cfg.Burst = 500, 1000
 	client, err := kubernetes.NewForConfig(cfg)
 	return cfg, client, err
+}
+
+// client is a client with all rights, without its configuration.
+func (s *server) client() (kubernetes.Interface, error) {
+	_, client, err := s.clients()
+	return client, err
 }
 
 // alive tells whether the API server answers, for systemd's watchdog.

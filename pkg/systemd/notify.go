@@ -7,12 +7,15 @@ import (
 	"os"
 	"strconv"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Notifier speaks to systemd; without systemd it does nothing. Its methods may be called concurrently.
 type Notifier struct {
 	socket   string
 	watchdog time.Duration
+	taken    []string
 }
 
 // Take reads systemd's variables and removes them from the environment: the kubelet and the API server would else report
@@ -23,6 +26,9 @@ func Take() *Notifier {
 		n.watchdog = time.Duration(usec) * time.Microsecond
 	}
 	for _, name := range []string{"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"} {
+		if value, ok := os.LookupEnv(name); ok {
+			n.taken = append(n.taken, name+"="+value)
+		}
 		os.Unsetenv(name)
 	}
 	return n
@@ -31,6 +37,18 @@ func Take() *Notifier {
 // Ready tells that the service is up, with what a person sees in systemctl status; Stopping that it is going down.
 func (n *Notifier) Ready(status string) { n.send("READY=1\nSTATUS=" + status) }
 func (n *Notifier) Stopping()           { n.send("STOPPING=1") }
+
+// Restarting tells that the same process is about to start anew; Ready follows.
+func (n *Notifier) Restarting() {
+	var now unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &now); err != nil {
+		return
+	}
+	n.send("RELOADING=1\nMONOTONIC_USEC=" + strconv.FormatInt(now.Nano()/1000, 10))
+}
+
+// Environ is what Take took out of the environment, for the same process when it starts anew.
+func (n *Notifier) Environ() []string { return n.taken }
 
 // Watch tells systemd's watchdog that all is well for as long as alive says so; it returns when ctx ends. Without a watchdog it returns at once.
 func (n *Notifier) Watch(ctx context.Context, alive func(ctx context.Context) bool) {

@@ -1,0 +1,161 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"os"
+	"slices"
+
+	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/cache"
+	"k8s.io/client-go/tools/clientcmd"
+	watchtools "k8s.io/client-go/tools/watch"
+	logsapi "k8s.io/component-base/logs/api/v1"
+
+	"github.com/labk/labk/pkg/config"
+	"github.com/labk/labk/pkg/health"
+	"github.com/labk/labk/pkg/join"
+	"github.com/labk/labk/pkg/kubelet"
+	"github.com/labk/labk/pkg/lifecycle"
+	"github.com/labk/labk/pkg/network"
+	"github.com/labk/labk/pkg/paths"
+	"github.com/labk/labk/pkg/payload"
+	"github.com/labk/labk/pkg/process"
+	"github.com/labk/labk/pkg/version"
+)
+
+// RunOptions of an agent.
+type RunOptions struct {
+	Config *config.Config
+	// Host is this machine.
+	Host health.Host
+	// Process is what the process is told and tells; Run fills in its Data, Up and Alive.
+	Process process.Options
+	// Say tells a person what is being waited for: one line, as fmt.Sprintf.
+	Say func(format string, args ...any)
+	// Up is called once this PC's node is Ready, with its address.
+	Up func(node net.IP)
+}
+
+// Run joins this PC to a cluster and runs its node until ctx ends; pods go on. A mistake in the configuration is a *config.Error, a fault of the machine a
+// *health.Error, a data folder in use a *lockfile.LockedError; nothing on the disk has been changed then. A *process.RestartError asks for a fresh start.
+func Run(ctx context.Context, o RunOptions) error {
+	if err := o.Config.Validate(); err != nil {
+		return err
+	}
+	server, err := o.Config.ServerURL()
+	if err != nil {
+		return err
+	}
+	if err := checkToken(o.Config); err != nil {
+		return err
+	}
+	data := paths.Data(o.Config.DataDir)
+	if err := checkOther(server, data); err != nil {
+		return err
+	}
+	if err := health.Err(health.Run(ctx, o.Host, health.Probes())); err != nil {
+		return err
+	}
+	address, err := network.FindNodeAddress(o.Config)
+	if err != nil {
+		return err
+	}
+	var node *kubelet.Kubelet
+	p := o.Process
+	p.Data = data
+	p.Up = func() { o.Up(address.IP) }
+	p.Alive = func(ctx context.Context) bool { return node.Alive(ctx) }
+	return process.Run(ctx, p, func(ctx context.Context, g *lifecycle.Group) (err error) {
+		node, err = assemble(ctx, g, o, server, address)
+		return err
+	})
+}
+
+func assemble(ctx context.Context, g *lifecycle.Group, o RunOptions, server *url.URL, address network.NodeAddress) (*kubelet.Kubelet, error) {
+	cfg, data := o.Config, paths.Data(o.Config.DataDir)
+	logsapi.ReapplyHandling = logsapi.ReapplyHandlingIgnoreUnchanged
+	bundle, err := payload.Open()
+	if err != nil {
+		return nil, err
+	}
+	if err := bundle.Verify(data.Payload()); err != nil {
+		return nil, err
+	}
+	machine, err := join.ThisMachine("/")
+	if err != nil {
+		return nil, err
+	}
+	known, err := join.Recall(cfg, data)
+	if err != nil {
+		return nil, err
+	}
+	g.Add(join.New(join.Options{
+		Config: cfg, Data: data, Server: server, Token: cfg.ReadToken, Machine: machine, Address: address.IP, Version: version.Version, Say: o.Say,
+	}))
+	return Add(ctx, g, Options{Config: cfg, Data: data, Host: o.Host, Payload: bundle, Address: address, Known: known})
+}
+
+// checkToken finds a malformed token before anything else happens.
+func checkToken(c *config.Config) error {
+	text, err := c.ReadToken()
+	if err != nil || text == "" {
+		return err
+	}
+	if _, err := join.ParseToken(text); err != nil {
+		return &config.Error{Option: "token", Problem: err.Error(), Remedy: "copy the whole token that `labk token create` prints on the server"}
+	}
+	return nil
+}
+
+// checkOther makes sure that the server is another PC.
+func checkOther(server *url.URL, data paths.Data) error {
+	self := &config.Error{Option: "server", Problem: "it is this PC itself", Remedy: "run `labk agent` on the other PCs: the server's own node is part of `labk server`"}
+	if ip := net.ParseIP(server.Hostname()); ip != nil {
+		addrs, err := net.InterfaceAddrs()
+		if err != nil {
+			return fmt.Errorf("list this machine's addresses: %w", err)
+		}
+		if slices.ContainsFunc(addrs, func(a net.Addr) bool { n, ok := a.(*net.IPNet); return ok && n.IP.Equal(ip) }) {
+			return self
+		}
+	}
+	if _, err := os.Stat(data.Database()); err == nil {
+		return &config.Error{Option: "data-dir", Problem: "a server's data is in " + string(data), Remedy: "run `labk server` here, or remove the folder to make this PC an agent"}
+	} else if !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+// waitReady waits until this machine's node is Ready, as the node itself sees it in the API.
+func waitReady(ctx context.Context, kubeconfig, name string) error {
+	cfg, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
+	if err != nil {
+		return err
+	}
+	client, err := kubernetes.NewForConfig(cfg)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	list := cache.NewListWatchFromClient(client.CoreV1().RESTClient(), "nodes", "", fields.OneTermEqualSelector("metadata.name", name))
+	_, err = watchtools.UntilWithSync(ctx, list, &v1.Node{}, nil, func(e watch.Event) (bool, error) {
+		n, ok := e.Object.(*v1.Node)
+		return ok && ready(n), nil
+	})
+	return err
+}
+
+func ready(n *v1.Node) bool {
+	return slices.ContainsFunc(n.Status.Conditions, func(c v1.NodeCondition) bool {
+		return c.Type == v1.NodeReady && c.Status == v1.ConditionTrue
+	})
+}

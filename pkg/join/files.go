@@ -1,0 +1,171 @@
+package join
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"os"
+	"path/filepath"
+	"time"
+
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
+	"k8s.io/client-go/util/certificate"
+
+	"github.com/labk/labk/pkg/paths"
+)
+
+// Files are a node's credentials. The kubelet's two are in its own form: links to the newest, certificate and key in one file.
+type Files struct {
+	// Dir is the folder of all of them, and the kubelet's certificate folder.
+	Dir string
+	// Kubeconfig is the node's; ServerCA and ClientCA are the cluster's.
+	Kubeconfig, ServerCA, ClientCA string
+	machine                        paths.Pair
+	identity                       string // the machine that all this was issued to
+}
+
+// Names of the kubelet's certificates, as it looks for them.
+const (
+	clientStore  = "kubelet-client"
+	servingStore = "kubelet-server"
+)
+
+// NodeFiles names the files of the node in this data folder.
+func NodeFiles(d paths.Data) Files {
+	in := func(name string) string { return filepath.Join(d.AgentTLS(), name) }
+	return Files{
+		Dir: d.AgentTLS(), Kubeconfig: in("kubelet.kubeconfig"), ServerCA: in("server-ca.crt"), ClientCA: in("client-ca.crt"),
+		machine: paths.Pair{Cert: in("machine.crt"), Key: in("machine.key")}, identity: in("machine.json"),
+	}
+}
+
+// usable tells whether there is a machine certificate that has not ended.
+func (f Files) usable(now time.Time) bool {
+	pair, err := tls.LoadX509KeyPair(f.machine.Cert, f.machine.Key)
+	return err == nil && pair.Leaf != nil && now.Before(pair.Leaf.NotAfter)
+}
+
+// sameMachine tells whether the credentials were issued to this PC, not to one whose disk was copied.
+func (f Files) sameMachine(m Machine) bool {
+	var issued Machine
+	data, err := os.ReadFile(f.identity)
+	if err != nil || json.Unmarshal(data, &issued) != nil {
+		return false
+	}
+	return issued.Same(m)
+}
+
+func (f Files) writeMachine(m Machine) error {
+	data, err := json.Marshal(m)
+	if err != nil {
+		return err
+	}
+	return paths.WriteFile(f.identity, append(data, '\n'), 0o600)
+}
+
+// forget removes every credential.
+func (f Files) forget() error {
+	entries, err := os.ReadDir(f.Dir)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	for _, e := range entries {
+		err = errors.Join(err, os.Remove(filepath.Join(f.Dir, e.Name())))
+	}
+	return err
+}
+
+func (f Files) writeCAs(server, client []byte) error {
+	if err := paths.WriteFile(f.ServerCA, server, 0o644); err != nil {
+		return err
+	}
+	return paths.WriteFile(f.ClientCA, client, 0o644)
+}
+
+// store is the kubelet's own way to keep one of its certificates.
+func (f Files) store(name string) (certificate.FileStore, error) {
+	if err := os.MkdirAll(f.Dir, 0o700); err != nil {
+		return nil, err
+	}
+	return certificate.NewFileStore(name, f.Dir, f.Dir, "", "")
+}
+
+// current is the newest certificate of a store, nil if there is none that is valid now and for a little longer.
+func (f Files) current(name string, now time.Time) *x509.Certificate {
+	s, err := f.store(name)
+	if err != nil {
+		return nil
+	}
+	c, err := s.Current()
+	if err != nil || c.Leaf == nil || now.Before(c.Leaf.NotBefore) || now.Add(time.Minute).After(c.Leaf.NotAfter) {
+		return nil
+	}
+	return c.Leaf
+}
+
+// writeKubeconfig names the kubelet's certificate by its link, so that whoever uses the kubeconfig follows its rotation.
+func (f Files) writeKubeconfig(server string) error {
+	link := filepath.Join(f.Dir, clientStore+"-current.pem")
+	const name = "labk"
+	c := clientcmdapi.NewConfig()
+	c.Clusters[name] = &clientcmdapi.Cluster{Server: server, CertificateAuthority: f.ServerCA}
+	c.AuthInfos[name] = &clientcmdapi.AuthInfo{ClientCertificate: link, ClientKey: link}
+	c.Contexts[name] = &clientcmdapi.Context{Cluster: name, AuthInfo: name}
+	c.CurrentContext = name
+	data, err := clientcmd.Write(*c)
+	if err != nil {
+		return err
+	}
+	return paths.WriteFile(f.Kubeconfig, data, 0o600)
+}
+
+// clients makes clients of the API, each with another proof of who asks.
+type clients struct {
+	server string
+	ca     []byte
+	files  Files
+	token  *Token
+}
+
+// requestTimeout bounds a request to the API that is not a watch.
+const requestTimeout = 10 * time.Second
+
+func (c *clients) base() *rest.Config {
+	return &rest.Config{Host: c.server, QPS: -1, TLSClientConfig: rest.TLSClientConfig{CAData: c.ca}, Timeout: requestTimeout}
+}
+
+func (c *clients) asMachine() (*rest.Config, error) {
+	cfg := c.base()
+	cfg.CertFile, cfg.KeyFile = c.files.machine.Cert, c.files.machine.Key
+	return cfg, nil
+}
+
+func (c *clients) asToken() (*rest.Config, error) {
+	if c.token == nil {
+		return nil, errors.New("this PC's credentials are gone: give it a token (run `labk token create` on the server)")
+	}
+	cfg := c.base()
+	cfg.BearerToken = c.token.Bootstrap()
+	return cfg, nil
+}
+
+// best proves as much as this PC can.
+func (c *clients) best() (*rest.Config, error) {
+	if c.files.usable(time.Now()) {
+		return c.asMachine()
+	}
+	return c.asToken()
+}
+
+// client is a client of a configuration.
+func client(with func() (*rest.Config, error)) (kubernetes.Interface, error) {
+	cfg, err := with()
+	if err != nil {
+		return nil, err
+	}
+	return kubernetes.NewForConfig(cfg)
+}

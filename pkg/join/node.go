@@ -1,0 +1,263 @@
+package join
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"os"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/version"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+
+	"github.com/labk/labk/pkg/config"
+	"github.com/labk/labk/pkg/lifecycle"
+	"github.com/labk/labk/pkg/paths"
+)
+
+const (
+	// patience is how long a PC that never joined waits for its server: long enough for a server that is just starting. One that has joined waits for ever.
+	patience = 45 * time.Second
+	// between attempts.
+	between = 200 * time.Millisecond
+	// tell is how often a PC says what it waits for.
+	tell = 10 * time.Second
+	// maxSkew is by how many minor versions a kubelet may be older than its API server (Kubernetes' version skew policy); it may never be newer.
+	maxSkew = 3
+)
+
+// Options of joining.
+type Options struct {
+	// Config is this PC's. Its shared options are set to the cluster's.
+	Config *config.Config
+	Data   paths.Data
+	// Server is the API's URL.
+	Server *url.URL
+	// Token returns the join token, as it is written; it is asked for only when this PC has no credentials.
+	Token func() (string, error)
+	// Machine is this PC, Address its node's.
+	Machine Machine
+	Address net.IP
+	// Version is this program's Kubernetes version.
+	Version string
+	// Say tells a person what is being waited for.
+	Say func(format string, args ...any)
+}
+
+// New returns the component that makes this PC a node: when it is ready, the node's credentials are on the disk (Files) and the shared
+// options are set. It waits for a server that can't be reached, when this PC has joined before.
+func New(o Options) lifecycle.Component {
+	j := &joiner{Options: o, files: NodeFiles(o.Data)}
+	return lifecycle.NewStep("join", j.run)
+}
+
+type joiner struct {
+	Options
+	files Files
+	known bool // this PC has joined before
+	told  time.Time
+}
+
+func (j *joiner) run(ctx context.Context) error {
+	trust, err := j.trust()
+	if err != nil {
+		return fmt.Errorf("join %s: %w", j.Server.Host, err)
+	}
+	j.known = trust.known
+	ca, err := j.findServer(ctx, trust)
+	if err != nil {
+		return fmt.Errorf("join %s: %w", j.Server.Host, err)
+	}
+	if trust.forget {
+		if err := j.files.forget(); err != nil {
+			return fmt.Errorf("join %s: forget who this PC was: %w", j.Server.Host, err)
+		}
+	}
+	c := &clients{server: j.Server.String(), ca: ca, files: j.files, token: trust.token}
+	if err := j.learn(ctx, c, ca); err != nil {
+		return fmt.Errorf("join %s: %w", j.Server.Host, err)
+	}
+	if err := j.certify(ctx, c); err != nil {
+		return fmt.Errorf("join %s: %w", j.Server.Host, err)
+	}
+	return j.files.writeKubeconfig(j.Server.String())
+}
+
+// trust is by what this PC knows its server, and proves itself.
+type trust struct {
+	caHash string
+	token  *Token
+	// known: this PC has credentials. forget: it has, but they are another PC's or another cluster's.
+	known, forget bool
+}
+
+func (j *joiner) trust() (trust, error) {
+	ca, err := os.ReadFile(j.files.ServerCA)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return trust{}, err
+	}
+	var t trust
+	if len(ca) > 0 && j.files.usable(time.Now()) {
+		if t.caHash, err = CAHashPEM(ca); err != nil {
+			return trust{}, fmt.Errorf("read %s: %w: remove it, and start with a token", j.files.ServerCA, err)
+		}
+		t.known = true
+	}
+	cloned := t.known && !j.files.sameMachine(j.Machine)
+	text, err := j.Token()
+	switch {
+	case err != nil:
+		return trust{}, err
+	case text == "" && cloned:
+		return trust{}, &config.Error{Option: "token", Problem: "this disk is a copy of another PC's, whose credentials are not this PC's", Remedy: "run `labk token create` on the server and give this PC the token"}
+	case text == "" && !t.known:
+		return trust{}, &config.Error{Option: "token", Problem: "this PC has not joined yet, and there is no token", Remedy: "run `labk token create` on the server, and give the token with --token-file or --token"}
+	case text == "":
+		return t, nil
+	}
+	token, err := ParseToken(text)
+	if err != nil {
+		return trust{}, &config.Error{Option: "token", Problem: err.Error(), Remedy: "copy the whole token that `labk token create` prints on the server"}
+	}
+	t.forget = t.known && (cloned || token.CAHash != t.caHash)
+	if t.forget {
+		t.known = false
+	}
+	t.token, t.caHash = &token, token.CAHash
+	return t, nil
+}
+
+// findServer tries until the server answers.
+func (j *joiner) findServer(ctx context.Context, t trust) ([]byte, error) {
+	began := time.Now()
+	j.told = began
+	for {
+		ca, err := findServer(ctx, j.Server, t.caHash)
+		if err == nil {
+			return ca, nil
+		}
+		var unreachable unreachableError
+		if !errors.As(err, &unreachable) || ctx.Err() != nil {
+			return nil, err
+		}
+		if !j.known && time.Since(began) > patience {
+			return nil, fmt.Errorf("the server can't be reached: %w: is labk server running there, is the address right, and does its firewall let port %s in?", err, j.Server.Port())
+		}
+		j.wait(ctx, "the server can't be reached yet: %v", err)
+	}
+}
+
+// wait waits a moment, and now and then says why.
+func (j *joiner) wait(ctx context.Context, format string, args ...any) {
+	if time.Since(j.told) > tell {
+		j.told = time.Now()
+		j.Say(format, args...)
+	}
+	select {
+	case <-time.After(between):
+	case <-ctx.Done():
+	}
+}
+
+// learn reads what nodes must know.
+func (j *joiner) learn(ctx context.Context, c *clients, ca []byte) error {
+	var shared *corev1.ConfigMap
+	err := j.ask(ctx, c.best, func(ctx context.Context, client kubernetes.Interface) (err error) {
+		shared, err = client.CoreV1().ConfigMaps(Namespace).Get(ctx, ClusterConfigMap, metav1.GetOptions{})
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("ask what a node must know: %w", err)
+	}
+	if err := checkSkew(j.Version, shared.Data[KeyVersion]); err != nil {
+		return err
+	}
+	if err := j.Config.Adopt(shared.Data); err != nil {
+		return fmt.Errorf("take over the cluster's options: %w", err)
+	}
+	if err := j.files.writeCAs(ca, []byte(shared.Data[KeyClientCA])); err != nil {
+		return err
+	}
+	data, err := json.MarshalIndent(j.Config.Shared(), "", "  ")
+	if err != nil {
+		return err
+	}
+	return paths.WriteFile(j.Data.ClusterOptions(), append(data, '\n'), 0o600)
+}
+
+// Recall sets the shared options to what they were when this PC last joined, and tells whether it ever did.
+func Recall(c *config.Config, d paths.Data) (bool, error) {
+	data, err := os.ReadFile(d.ClusterOptions())
+	if errors.Is(err, os.ErrNotExist) {
+		return false, nil
+	}
+	shared := map[string]string{}
+	if err == nil {
+		err = json.Unmarshal(data, &shared)
+	}
+	if err == nil {
+		err = c.Adopt(shared)
+	}
+	if err != nil {
+		return false, fmt.Errorf("read what this PC knows of its cluster: %s: %w: remove the file", d.ClusterOptions(), err)
+	}
+	return true, nil
+}
+
+// ask asks the API with the credentials that with returns, and again while the answer may still change: a server that has just begun to serve does not know yet
+// who may do what.
+func (j *joiner) ask(ctx context.Context, with func() (*rest.Config, error), do func(context.Context, kubernetes.Interface) error) error {
+	began := time.Now()
+	for {
+		cfg, err := with()
+		if err != nil {
+			return err
+		}
+		client, err := kubernetes.NewForConfig(cfg)
+		if err != nil {
+			return err
+		}
+		err = do(ctx, client)
+		waited := time.Since(began)
+		switch {
+		case err == nil || ctx.Err() != nil:
+			return err
+		case apierrors.IsUnauthorized(err) && cfg.BearerToken == "":
+			return errors.New("the server does not accept this PC's certificate: give it a new token (run `labk token create` on the server)")
+		case apierrors.IsUnauthorized(err) && waited > grace:
+			return errors.New("the server does not know the token: it has expired or was deleted, or a character is wrong: run `labk token create` on the server for a new one")
+		case waited > patience && (apierrors.IsForbidden(err) || !j.known):
+			return err
+		}
+		j.wait(ctx, "the server is not ready yet: %v", err)
+	}
+}
+
+// grace is for how long a server that has just started may not know a token that is good.
+const grace = 3 * time.Second
+
+// checkSkew compares versions as Kubernetes' version skew policy does.
+func checkSkew(mine, theirs string) error {
+	m, err := version.ParseSemantic(mine)
+	if err != nil {
+		return nil // a build without a version
+	}
+	t, err := version.ParseSemantic(theirs)
+	if err != nil {
+		return fmt.Errorf("the server says its version is %q: is it a labk server?", theirs)
+	}
+	switch skew := int(t.Minor()) - int(m.Minor()); {
+	case m.Major() != t.Major() || skew < 0:
+		return fmt.Errorf("this labk (%s) is newer than the server (%s), and a node must not be: upgrade the server first, or use the server's labk here", mine, theirs)
+	case skew > maxSkew:
+		return fmt.Errorf("this labk (%s) is older than the server (%s) by more than %d minor versions: use the server's labk here", mine, theirs, maxSkew)
+	}
+	return nil
+}
