@@ -49,10 +49,10 @@ finish() {
 give_images() {
 	$lab exec "$1" -- labk image import /dev/stdin <"$CONF_CACHE/images.tar" >/dev/null
 	printf '[host."http://%s:%s"]\n' "$gateway" "$mirror_port" |
-		$lab exec "$1" -- sh -c 'd=/etc/containerd/certs.d/registry.k8s.io; mkdir -p $d && cat >$d/hosts.toml'
+		$lab exec "$1" -- install -D -m 644 /dev/stdin /etc/containerd/certs.d/registry.k8s.io/hosts.toml
 }
 
-"$harness/build.sh"
+bash "$harness/build.sh"
 mkdir -p "$out"
 hosts=''
 $lab up --agents "$agents"
@@ -67,6 +67,4 @@ for host in $hosts; do
 	give_images "$host"
 done
 $lab exec server -- cat /etc/labk/kubeconfig.yaml >"$out/kubeconfig"
-code=0
-in_network h1 "$harness/run.sh" "$out/kubeconfig" "$out" "$@" || code=$?
-exit "$code"
+in_network h1 bash "$harness/run.sh" "$out/kubeconfig" "$out" "$@"

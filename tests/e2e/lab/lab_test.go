@@ -104,6 +104,13 @@ func (l *lab) status(t *testing.T) (all []status) {
 	return all
 }
 
+// ask asks the NodePort of agent2 for a page, from another host.
+func (l *lab) ask(t *testing.T, from string) cluster.Result {
+	t.Helper()
+	const script = `exec 3<>/dev/tcp/agent2/30080 && printf 'GET / HTTP/1.0\r\n\r\n' >&3 && grep -a Hello <&3`
+	return l.run(t, nil, "exec", from, "--", "timeout", "3", "bash", "-c", script)
+}
+
 func TestLab(t *testing.T) {
 	l := newLab(t, "e2e-lab")
 	before := inventory(t, l.name)
@@ -199,7 +206,7 @@ spec: {type: NodePort, selector: {app: hello}, ports: [{port: 80, targetPort: 80
 	// one node's port leads to the pods of all nodes
 	answered := map[string]bool{}
 	cluster.Eventually(t, cluster.Limit, "answers of three pods", func() error {
-		r := l.run(t, nil, "exec", "agent1", "--", "busybox", "wget", "-T", "2", "-q", "-O", "-", "http://agent2:30080/")
+		r := l.ask(t, "agent1")
 		if r.Err != nil {
 			return r.Err
 		}
@@ -256,18 +263,15 @@ func refuses(t *testing.T, r cluster.Result, code int, want string) {
 }
 
 func testCable(t *testing.T, l *lab) {
-	answers := func() cluster.Result {
-		return l.run(t, nil, "exec", "server", "--", "busybox", "wget", "-T", "2", "-q", "-O", "-", "http://agent2:30080/")
-	}
 	l.must(t, "cut", "agent2")
 	if s := l.status(t)[2]; s.Cable || !s.Running {
 		t.Errorf("status after cut: %+v", s)
 	}
-	if r := answers(); r.Err == nil {
+	if r := l.ask(t, "server"); r.Err == nil {
 		t.Errorf("agent2 answers without a cable: %q", r.Stdout)
 	}
 	l.must(t, "mend", "agent2")
-	cluster.Eventually(t, cluster.Limit, "an answer of agent2", func() error { return answers().Err })
+	cluster.Eventually(t, cluster.Limit, "an answer of agent2", func() error { return l.ask(t, "server").Err })
 }
 
 func testPower(t *testing.T, l *lab) {
