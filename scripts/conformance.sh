@@ -66,5 +66,5 @@ mirror=$!
 for host in $hosts; do
 	give_images "$host"
 done
-$lab exec server -- cat /etc/labk/kubeconfig.yaml >"$out/kubeconfig"
+(umask 077 && $lab exec server -- cat /etc/labk/kubeconfig.yaml >"$out/kubeconfig")
 in_network h1 bash "$harness/run.sh" "$out/kubeconfig" "$out" "$@"
