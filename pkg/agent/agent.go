@@ -19,6 +19,7 @@ import (
 	"github.com/labk/labk/pkg/kubeproxy"
 	"github.com/labk/labk/pkg/lifecycle"
 	"github.com/labk/labk/pkg/network"
+	"github.com/labk/labk/pkg/network/policy"
 	"github.com/labk/labk/pkg/paths"
 	"github.com/labk/labk/pkg/payload"
 )
@@ -82,6 +83,7 @@ func Add(ctx context.Context, g *lifecycle.Group, o Options) (*kubelet.Kubelet, 
 	g.Add(node, "containerd", "resolv.conf", "join")
 	g.Add(network.New(network.Options{Config: o.Config, Kubeconfig: files.Kubeconfig, Node: o.Address, Mode: mode, CNIConf: o.Data.CNIConf()}), "payload", "join")
 	g.Add(proxy, "kubelet", "join")
+	g.Add(policy.New(policy.Options{Config: o.Config, Kubeconfig: files.Kubeconfig, Mode: mode, CNIResults: paths.CNIResults}), "join")
 	g.Add(network.NewAddressWatch(o.Config, o.Address))
 	g.Add(lifecycle.NewStep("node", func(ctx context.Context) error { return waitReady(ctx, files.Kubeconfig, o.Config.NodeName) }), "kubelet")
 	return node, nil

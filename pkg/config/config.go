@@ -60,6 +60,8 @@ type Config struct {
 	ClusterDomain string `name:"cluster-domain" role:"server" shared:"true"`
 	// How pods reach pods on other nodes: vxlan, host-gw or none (bring your own CNI plugin).
 	FlannelBackend string `name:"flannel-backend" role:"server" shared:"true"`
+	// Do not enforce NetworkPolicies, and remove the rules of an earlier run.
+	DisableNetworkPolicy bool `name:"disable-network-policy" role:"server" shared:"true"`
 	// Datastore in this process: sqlite.
 	Datastore string `name:"datastore" role:"server"`
 	// Datastore elsewhere, as a URL that kine understands. Empty: the one in this process.

@@ -24,6 +24,10 @@ type fake struct {
 	t *testing.T
 	// programs in PATH: what each prints, or the error it ends with.
 	programs map[string]func(args []string) (string, error)
+	// chains is what nft prints for "list chains" and "list table".
+	chains map[string]string
+	// zones and standardZone are firewalld's.
+	zones, standardZone string
 }
 
 func prints(text string) func([]string) (string, error) {
@@ -35,21 +39,22 @@ func complains(text string) func([]string) (string, error) {
 }
 
 var goodFiles = map[string]string{
-	"proc/self/status":                   "Name:\tlabk\nCapEff:\t000001ffffffffff\n",
-	"proc/filesystems":                   "nodev\tsysfs\nnodev\toverlay\n\text4\n",
-	"proc/sys/net/bridge/x":              "",
-	"sys/module/vxlan/x":                 "",
-	"proc/sys/kernel/osrelease":          "6.1.0-50-cloud-amd64\n",
-	"proc/self/mounts":                   "proc /proc proc rw 0 0\ncgroup2 /sys/fs/cgroup cgroup2 rw,nosuid 0 0\n",
-	"sys/fs/cgroup/cgroup.controllers":   "cpuset cpu io memory hugetlb pids\n",
-	"proc/swaps":                         "Filename\tType\tSize\tUsed\tPriority\n",
-	"etc/resolv.conf":                    "# made by hand\nnameserver 192.168.1.1\n",
-	"proc/net/route":                     "Iface\tDestination\tGateway\tFlags\tRefCnt\tUse\tMetric\tMask\neth0\t00000000\t0102A8C0\t0003\t0\t0\t0\t00000000\t0\t0\t0\n",
-	"proc/net/tcp":                       tcpHeader + "   0: 0100007F:1A2B 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 4711 1 0\n",
-	"proc/net/tcp6":                      tcpHeader,
-	"proc/123/comm":                      "nginx\n",
-	"proc/124/comm":                      "sleep\n",
-	"proc/124/fd/not-a-link-to-a-socket": "",
+	"proc/self/status":                       "Name:\tlabk\nCapEff:\t000001ffffffffff\n",
+	"proc/filesystems":                       "nodev\tsysfs\nnodev\toverlay\n\text4\n",
+	"proc/sys/net/bridge/x":                  "",
+	"sys/module/vxlan/x":                     "",
+	"proc/sys/kernel/osrelease":              "6.1.0-50-cloud-amd64\n",
+	"proc/self/mounts":                       "proc /proc proc rw 0 0\ncgroup2 /sys/fs/cgroup cgroup2 rw,nosuid 0 0\n",
+	"sys/fs/cgroup/cgroup.controllers":       "cpuset cpu io memory hugetlb pids\n",
+	"proc/swaps":                             "Filename\tType\tSize\tUsed\tPriority\n",
+	"etc/resolv.conf":                        "# made by hand\nnameserver 192.168.1.1\n",
+	"proc/net/route":                         "Iface\tDestination\tGateway\tFlags\tRefCnt\tUse\tMetric\tMask\neth0\t00000000\t0102A8C0\t0003\t0\t0\t0\t00000000\t0\t0\t0\neth0\t0002A8C0\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0\t0\t0\n",
+	"proc/net/tcp":                           tcpHeader + "   0: 0100007F:1A2B 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 4711 1 0\n",
+	"proc/net/tcp6":                          tcpHeader,
+	"proc/123/comm":                          "nginx\n",
+	"proc/sys/fs/inotify/max_user_instances": "128\n",
+	"proc/124/comm":                          "sleep\n",
+	"proc/124/fd/not-a-link-to-a-socket":     "",
 }
 
 const tcpHeader = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n"
@@ -72,8 +77,11 @@ func newFake(t *testing.T) *fake {
 	f.programs = map[string]func([]string) (string, error){
 		"mount": prints(""), "modprobe": complains("modprobe: FATAL: Module not found"), "iptables": prints(""),
 		"nft": func(args []string) (string, error) {
-			if args[0] == "--version" {
+			switch args[0] {
+			case "--version":
 				return "nftables v1.0.6 (Lester Gooch #5)\n", nil
+			case "list":
+				return f.chains[args[1]], nil
 			}
 			return "", nil
 		},

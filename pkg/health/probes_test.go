@@ -3,6 +3,7 @@ package health
 import (
 	"context"
 	"encoding/binary"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -10,13 +11,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The machine of newFake and what a case changes in it; then what the probe must say about it.
-var probeCases = []struct {
+// probeCase is the machine of newFake and what a case changes in it; then what the probe must say about it.
+type probeCase struct {
 	code, name string
 	change     func(f *fake)
 	status     Status
 	says       string // in the detail or the remedy
-}{
+}
+
+func allCases() []probeCase { return slices.Concat(probeCases, reachCases, inotifyCases) }
+
+var probeCases = []probeCase{
 	{"LABK001", "ordinary user", func(f *fake) { f.UID = 1000 }, Fail, "user 1000"},
 	{"LABK002", "unprivileged", func(f *fake) { f.write("proc/self/status", "CapEff:\t00000000a80425fb\n") }, Fail, "CAP_SYS_ADMIN and CAP_NET_ADMIN missing"},
 	{"LABK002", "no net", func(f *fake) { f.write("proc/self/status", "CapEff:\t000001ffffffefff\n") }, Fail, "CAP_NET_ADMIN missing"},
@@ -121,7 +126,7 @@ func TestProbes(t *testing.T) {
 	for _, p := range Probes() {
 		probes[p.Code] = p
 	}
-	for _, c := range probeCases {
+	for _, c := range allCases() {
 		t.Run(c.code+" "+c.name, func(t *testing.T) {
 			f := newFake(t)
 			c.change(f)
@@ -139,7 +144,7 @@ func TestProbes(t *testing.T) {
 // Every probe must have been seen to find its fault, and no more than the fault's severity.
 func TestEveryProbeFinds(t *testing.T) {
 	worst := map[string]Status{"LABK043": Fail} // TestLock
-	for _, c := range probeCases {
+	for _, c := range allCases() {
 		if c.status == Fail || c.status == Warn && worst[c.code] == "" {
 			worst[c.code] = c.status
 		}

@@ -28,6 +28,15 @@ func (h *Host) Index() int { return h.index }
 // Net is the host's network namespace. Each Boot makes a new one; a Net always means the present one.
 func (h *Host) Net() *Net { return &Net{path: h.lab.netnsPath(fmt.Sprintf("h%d", h.index))} }
 
+// NetAt is the network namespace that is mounted at a file of the host, such as a pod's. It means that one, also after the next Boot.
+func (h *Host) NetAt(file string) (*Net, error) {
+	path, err := h.Path(file)
+	if err != nil {
+		return nil, err
+	}
+	return &Net{path: path}, nil
+}
+
 // Running says whether the host has power.
 func (h *Host) Running() bool {
 	s, err := h.load()

@@ -68,5 +68,8 @@ const (
 	ContainerdSocket = ContainerdState + "/containerd.sock"
 )
 
+// CNIResults is where the CNI library, in containerd, notes what plugins have done for which pod.
+const CNIResults = "/var/lib/cni/results"
+
 // Pair names the two files of a certificate and its key.
 type Pair struct{ Cert, Key string }

@@ -49,8 +49,14 @@ type Options struct {
 	Args []string
 	// Env is added to the server's environment.
 	Env []string
-	// Hosts is how many hosts there are, by default one; the server runs in the first.
+	// Hosts is how many hosts there are, by default one and one for each agent; the server runs in the first.
 	Hosts int
+	// Agents is how many agents join, in the hosts after the first; AgentArgs are added to their arguments.
+	Agents    int
+	AgentArgs []string
+	// Each and MTU are lab.Options'.
+	Each map[int]lab.HostOptions
+	MTU  int
 	// Files are written in host 1 before the server starts: absolute path to content.
 	Files map[string]string
 	// NoDefaultRoute is lab.Options.NoDefaultRoute.
@@ -63,12 +69,13 @@ type Options struct {
 	DontStart bool
 }
 
-// Cluster is a lab with labk's server in its first host. Its methods may be used by parallel subtests, as long as their parent, for
+// Cluster is a lab with labk's server in its first host and perhaps agents in others. Its methods may be used by parallel subtests, as long as their parent, for
 // which Start was called, has not ended.
 type Cluster struct {
 	Lab    *lab.Lab
 	Host   *lab.Host // where the server runs
-	Server *Server
+	Server *Node
+	Agents []*Node
 
 	mu     sync.Mutex
 	config *rest.Config
@@ -112,7 +119,7 @@ func Start(t testing.TB, o Options) *Cluster {
 	ctx, cancel := context.WithTimeout(context.Background(), Startup)
 	defer cancel()
 	l, err := lab.Up(ctx, lab.Options{
-		Name: labName(t), Hosts: o.Hosts, Subnet: o.Subnet, NoDefaultRoute: o.NoDefaultRoute,
+		Name: labName(t), Hosts: max(o.Hosts, 1+o.Agents), Each: o.Each, MTU: o.MTU, Subnet: o.Subnet, NoDefaultRoute: o.NoDefaultRoute,
 		Opt: filepath.Dir(Binary(t)), OwnerBound: true,
 	})
 	if err != nil {
@@ -126,24 +133,52 @@ func Start(t testing.TB, o Options) *Cluster {
 		}
 	})
 	c := &Cluster{Lab: l, Host: l.Host(1)}
-	c.Server = newServer(t, c, o)
+	c.Server = newNode(t, c.Host, ServerRole, o.Env, o.Args)
 	for path, text := range o.Files {
 		c.WriteFile(t, path, text)
 	}
 	if o.Before != nil {
 		o.Before(c)
 	}
-	t.Cleanup(func() {
-		if t.Failed() {
-			t.Logf("the server's last words:\n%s", c.Server.Tail(80))
-		}
-	})
 	if !o.DontStart {
 		c.Server.Start(t, o.Args...)
 		c.Server.WaitUp(t)
+		for i := range o.Agents {
+			n := c.Agent(t, 2+i, o.Env)
+			n.Start(t, append(c.JoinArgs(t), o.AgentArgs...)...)
+		}
+		for _, n := range c.Agents {
+			n.WaitUp(t)
+		}
 	}
 	return c
 }
+
+// Agent is an agent in host i, which the caller starts.
+func (c *Cluster) Agent(t testing.TB, i int, env []string) *Node {
+	t.Helper()
+	n := newNode(t, c.Lab.Host(i), AgentRole, env, nil)
+	c.Agents = append(c.Agents, n)
+	return n
+}
+
+// URL is the server's, by its address.
+func (c *Cluster) URL() string { return fmt.Sprintf("https://%s:6443", c.Host.Addr()) }
+
+// JoinArgs are the arguments with which `labk agent` joins: the server's address and its own token.
+func (c *Cluster) JoinArgs(t testing.TB) []string {
+	t.Helper()
+	return []string{"--server", c.URL(), "--token", c.Token(t)}
+}
+
+// Token is the server's own join token.
+func (c *Cluster) Token(t testing.TB) string {
+	t.Helper()
+	return strings.TrimSpace(c.ReadFile(t, TokenFile))
+}
+
+// TokenFile is where the server keeps its own token.
+const TokenFile = "/var/lib/labk/server/token"
 
 // labName is the same for each run of a test, so that the next run clears away what a killed one left, and another one for every
 // test and checkout.
@@ -161,35 +196,21 @@ func labName(t testing.TB) string {
 }
 
 // Program is the path of labk inside the hosts.
-func (c *Cluster) Program() string { return filepath.Join(lab.OptDir, c.Server.program) }
+func (c *Cluster) Program() string { return c.Server.Program() }
+
+// nodes are the server and the agents.
+func (c *Cluster) nodes() []*Node { return append([]*Node{c.Server}, c.Agents...) }
 
 // WriteFile writes a file in the server's host; its folder is made.
 func (c *Cluster) WriteFile(t testing.TB, path, text string) {
 	t.Helper()
-	file, err := c.Host.Path(path)
-	if err == nil {
-		err = os.MkdirAll(filepath.Dir(file), 0o755)
-	}
-	if err == nil {
-		err = os.WriteFile(file, []byte(text), 0o600)
-	}
-	if err != nil {
-		t.Fatalf("write %s in the host: %v", path, err)
-	}
+	c.Server.WriteFile(t, path, text)
 }
 
 // ReadFile reads a file of the server's host.
 func (c *Cluster) ReadFile(t testing.TB, path string) string {
 	t.Helper()
-	file, err := c.Host.Path(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	data, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatalf("read %s in the host: %v", path, err)
-	}
-	return string(data)
+	return c.Server.ReadFile(t, path)
 }
 
 // Outside is an HTTP client on the lab's switch: a PC beside the nodes. Each request has a connection of its own. Give addresses, not names.

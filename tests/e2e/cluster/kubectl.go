@@ -26,9 +26,15 @@ type Result struct {
 // Exec runs a command in the server's host, with stdin as its standard input if not nil. It fails the test only when the command could not be started.
 func (c *Cluster) Exec(t testing.TB, stdin io.Reader, argv ...string) Result {
 	t.Helper()
+	return c.Server.Exec(t, stdin, argv...)
+}
+
+// Exec runs a command in the node's host, with stdin as its standard input if not nil. It fails the test only when the command could not be started.
+func (n *Node) Exec(t testing.TB, stdin io.Reader, argv ...string) Result {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), Limit)
 	defer cancel()
-	return runIn(t, c.Host.Command(ctx, argv...), stdin)
+	return runIn(t, n.Host.Command(ctx, argv...), stdin)
 }
 
 func runIn(t testing.TB, cmd *lab.Cmd, stdin io.Reader) Result {
@@ -49,7 +55,13 @@ func runIn(t testing.TB, cmd *lab.Cmd, stdin io.Reader) Result {
 // Sh runs a shell script in the server's host and returns its standard output, trimmed.
 func (c *Cluster) Sh(t testing.TB, script string) string {
 	t.Helper()
-	r := c.Exec(t, nil, "sh", "-c", script)
+	return c.Server.Sh(t, script)
+}
+
+// Sh runs a shell script in the node's host and returns its standard output, trimmed.
+func (n *Node) Sh(t testing.TB, script string) string {
+	t.Helper()
+	r := n.Exec(t, nil, "sh", "-c", script)
 	if r.Err != nil {
 		t.Fatal(r.Err)
 	}
@@ -103,18 +115,21 @@ func (c *Cluster) Apply(t testing.TB, namespace, yaml string) {
 	}
 }
 
-// Import imports an image archive of the machine with `labk image import` and returns the names of its images.
-func (c *Cluster) Import(t testing.TB, tar string) []string {
+// Import imports an image archive of the machine with `labk image import` on every node and returns the names of its images.
+func (c *Cluster) Import(t testing.TB, tar string) (names []string) {
 	t.Helper()
-	f, err := os.Open(tar)
-	if err != nil {
-		t.Fatal(err)
+	for _, n := range c.nodes() {
+		f, err := os.Open(tar)
+		if err != nil {
+			t.Fatal(err)
+		}
+		// the archive need not lie where the host can see it
+		r := n.Exec(t, f, n.Program(), "image", "import", "/dev/stdin")
+		f.Close()
+		if r.Err != nil {
+			t.Fatal(r.Err)
+		}
+		names = strings.Fields(r.Stdout)
 	}
-	defer f.Close()
-	// the archive need not lie where the host can see it
-	r := c.Exec(t, f, c.Program(), "image", "import", "/dev/stdin")
-	if r.Err != nil {
-		t.Fatal(r.Err)
-	}
-	return strings.Fields(r.Stdout)
+	return names
 }

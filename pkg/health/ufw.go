@@ -1,0 +1,201 @@
+package health
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"strings"
+)
+
+// Files of ufw. Its rules are read from its own notes beside the iptables rules: `ufw status` shows some by names of applications.
+const (
+	ufwConf     = "etc/ufw/ufw.conf"
+	ufwDefaults = "etc/default/ufw"
+	ufwRules    = "etc/ufw/user.rules"
+)
+
+// ufwRule is one of the administrator's.
+type ufwRule struct {
+	// number is that of `ufw status numbered`.
+	number int
+	// forward rules are for what is neither from nor for the machine itself.
+	forward bool
+	// action is allow, deny, reject or limit, perhaps with _log.
+	action, proto, ports string
+	from, to             netip.Prefix
+	// iface, if set, is the only interface that it is for.
+	iface string
+}
+
+func (r ufwRule) String() string {
+	return fmt.Sprintf("rule %d: %s %s/%s from %s", r.number, r.action, r.ports, r.proto, or(r.from, "anywhere"))
+}
+
+func (r ufwRule) allows() bool { return strings.HasPrefix(r.action, "allow") }
+
+// ufwActive tells whether ufw is switched on, without asking it: that takes Python's while.
+func (h Host) ufwActive() bool {
+	_, err := h.LookPath("ufw")
+	return err == nil && h.setting(ufwConf, "ENABLED") == "yes"
+}
+
+// setting is a variable of a file for the shell.
+func (h Host) setting(file, name string) string {
+	for _, words := range h.fields(file) {
+		if len(words) == 0 {
+			continue
+		}
+		if value, ok := strings.CutPrefix(words[0], name+"="); ok {
+			return strings.ToLower(strings.Trim(value, `"'`))
+		}
+	}
+	return ""
+}
+
+func lookUFW(ctx context.Context, h Host) finding {
+	program, err := h.LookPath("ufw")
+	if err != nil || !h.ufwActive() {
+		return pass("not in use")
+	}
+	status, err := h.Command(ctx, "", program, "status")
+	if err != nil {
+		return warn("switched on, but it does not tell its status: %v", err).do("look at what `ufw status` says")
+	}
+	if !strings.Contains(status, "Status: active") {
+		return pass("switched on, but not active")
+	}
+	rules, err := h.ufwRules()
+	if err != nil {
+		return warn("active, but %v", err).do("look whether `ufw status` shows what labk needs")
+	}
+	return h.judgeUFW(rules)
+}
+
+// ufwRules reads lines such as "### tuple ### allow tcp 6443 0.0.0.0/0 any 192.168.1.0/24 in_eth0 comment=6d79".
+func (h Host) ufwRules() (rules []ufwRule, err error) {
+	text, err := h.read(ufwRules)
+	if err != nil {
+		return nil, fmt.Errorf("its rules cannot be read: %w", err)
+	}
+	number := 0
+	for line := range strings.Lines(text) {
+		tuple, ok := strings.CutPrefix(line, "### tuple ### ")
+		if !ok {
+			continue
+		}
+		number++
+		tuple, _, _ = strings.Cut(tuple, " comment=")
+		// action protocol port to source-port from [application application] direction
+		f := strings.Fields(tuple)
+		if len(f) < 7 || f[4] != "any" {
+			continue
+		}
+		r := ufwRule{number: number, proto: f[1], ports: f[2], to: prefix(f[3]), from: prefix(f[5])}
+		r.action, r.forward = strings.CutPrefix(f[0], "route:")
+		direction, iface, _ := strings.Cut(f[len(f)-1], "_")
+		r.iface = iface
+		if direction == "in" && r.from.IsValid() && r.to.IsValid() {
+			rules = append(rules, r)
+		}
+	}
+	return rules, nil
+}
+
+// first is the first rule that decides about packets between two networks. A rule that allows only some of them decides, too: whoever wrote
+// it knows for whom. One that forbids some leaves it to the later ones.
+func first(rules []ufwRule, from, to netip.Prefix, fits func(ufwRule) bool) (ufwRule, bool) {
+	for _, r := range rules {
+		if !fits(r) {
+			continue
+		}
+		if r.allows() && r.from.Overlaps(from) && r.to.Overlaps(to) || covers(r.from, from) && covers(r.to, to) {
+			return r, true
+		}
+	}
+	return ufwRule{}, false
+}
+
+// judgement collects what ufw blocks and how to open it.
+type judgement struct {
+	blocked []string
+	doors   []door
+	routes  []string
+	// before is the number of the first rule in the way; 0 if only defaults are.
+	before, routeBefore int
+}
+
+func (j *judgement) why(r ufwRule, found bool, setting string, before *int) string {
+	if !found {
+		return setting
+	}
+	if *before == 0 || r.number < *before {
+		*before = r.number
+	}
+	return r.String()
+}
+
+func (h Host) judgeUFW(rules []ufwRule) finding {
+	var j judgement
+	need := h.reach()
+	policy := h.setting(ufwDefaults, "DEFAULT_INPUT_POLICY")
+	for _, d := range need.doors {
+		r, found := first(rules, d.from, anywhere, func(r ufwRule) bool {
+			return !r.forward && (r.proto == "any" || r.proto == d.proto) && hasPort(r.ports, d.port) &&
+				(r.iface == "" || r.iface == need.iface && d.from == need.lan)
+		})
+		if found && r.allows() || !found && policy == "accept" {
+			continue
+		}
+		why := j.why(r, found, fmt.Sprintf("DEFAULT_INPUT_POLICY=%q in /%s", strings.ToUpper(policy), ufwDefaults), &j.before)
+		j.blocked = append(j.blocked, fmt.Sprintf("%s from %s (%s)", d.name(), or(d.from, "anywhere"), why))
+		j.doors = append(j.doors, d)
+	}
+	if need.pods.IsValid() {
+		h.judgeForwarding(&j, rules, need.pods)
+	}
+	if len(j.blocked) == 0 {
+		return pass("active, and lets through what labk needs")
+	}
+	return warn("it blocks %s", strings.Join(j.blocked, ", ")).do("%s", strings.Join(j.commands(), " && "))
+}
+
+func (h Host) judgeForwarding(j *judgement, rules []ufwRule, pods netip.Prefix) {
+	policy := h.setting(ufwDefaults, "DEFAULT_FORWARD_POLICY")
+	for _, way := range []struct {
+		word     string
+		from, to netip.Prefix
+	}{{"from", pods, anywhere}, {"to", anywhere, pods}} {
+		r, found := first(rules, way.from, way.to, func(r ufwRule) bool {
+			return r.forward && r.iface == "" && r.proto == "any" && r.ports == "any"
+		})
+		if found && r.allows() || !found && policy == "accept" {
+			continue
+		}
+		why := j.why(r, found, fmt.Sprintf("DEFAULT_FORWARD_POLICY=%q in /%s", strings.ToUpper(policy), ufwDefaults), &j.routeBefore)
+		j.blocked = append(j.blocked, fmt.Sprintf("forwarding %s pods (%s)", way.word, why))
+		j.routes = append(j.routes, fmt.Sprintf("%s %s", way.word, pods))
+	}
+}
+
+// commands put each rule before the first that is in the way.
+func (j *judgement) commands() (all []string) {
+	place := func(number int) string {
+		if number == 0 {
+			return ""
+		}
+		return fmt.Sprintf("insert %d ", number)
+	}
+	// route rules first: rules are numbered together, and one put before another would shift it
+	inFirst := j.before > j.routeBefore
+	var in, route []string
+	for _, g := range gather(j.doors) {
+		in = append(in, fmt.Sprintf("ufw %sallow proto %s from %s to any port %s", place(j.before), g.proto, or(g.from, "any"), strings.Join(g.ports, ",")))
+	}
+	for _, r := range j.routes {
+		route = append(route, fmt.Sprintf("ufw route %sallow %s", place(j.routeBefore), r))
+	}
+	if inFirst {
+		return append(in, route...)
+	}
+	return append(route, in...)
+}
