@@ -1,15 +1,16 @@
 # What each target does is in scripts/; `make build` and `make run` are all that a user needs.
+CONFORMANCE ?= ../shared/conformance
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
-.PHONY: build run test test-unit test-e2e lint bench test-vm deps clean
+.PHONY: build run test test-unit test-e2e conformance lint bench test-vm deps clean
 
 build: ## dist/labk
 	@scripts/build.sh
 
-run: ## build, then start a server; ARGS= for its flags
+run: ## build, then a whole lab on this PC; ARGS= for the flags of `labk lab up`
 	@scripts/deps.sh --build --run
 	@scripts/build.sh
-	$(SUDO) dist/labk server $(ARGS)
+	$(SUDO) dist/labk lab up $(ARGS)
 
 test: ## everything that CI runs
 	@scripts/lint.sh
@@ -22,6 +23,9 @@ test-unit: ## the packages' own tests; RACE= without the race detector, PACKAGES
 
 test-e2e: build ## whole clusters in lab hosts; TESTS= for a part
 	@scripts/test.sh e2e
+
+conformance: build ## Kubernetes' own suite on a server and an agent; ARGS= for the harness, see docs/conformance.md
+	@$(SUDO) env CONFORMANCE=$(CONFORMANCE) scripts/conformance.sh $(ARGS)
 
 lint:
 	@scripts/lint.sh

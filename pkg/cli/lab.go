@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -66,20 +67,20 @@ func labCommand(stderr io.Writer) *cli.Command {
 // labFlags are understood before and after the name of a subcommand.
 func labFlags() []cli.Flag {
 	return []cli.Flag{
-		&cli.StringFlag{Name: "name", Usage: "`NAME` of the lab, where there are several.", Value: "lab", EnvVars: []string{"LABK_LAB_NAME"}},
-		&cli.StringFlag{Name: "data-dir", Usage: "`FOLDER` of the hosts' disks, on a real file system.", DefaultText: lab.DefaultDir("NAME"),
-			EnvVars: []string{"LABK_LAB_DATA_DIR"}},
+		&cli.StringFlag{Name: "name", Usage: "`NAME` of the lab, where there are several. [$LABK_LAB_NAME]", DefaultText: "lab"},
+		&cli.StringFlag{Name: "data-dir", Usage: "`FOLDER` of the hosts' disks, on a real file system. [$LABK_LAB_DATA_DIR]",
+			DefaultText: lab.DefaultDir("NAME")},
 	}
 }
 
-// labFlag is the flag's value, wherever it stands.
-func labFlag(c *cli.Context, name string) string {
+// labFlag is the flag's value, wherever it stands, or that of the environment.
+func labFlag(c *cli.Context, name, env, otherwise string) string {
 	for _, level := range c.Lineage() {
 		if level.IsSet(name) {
 			return level.String(name)
 		}
 	}
-	return c.String(name)
+	return cmp.Or(os.Getenv(env), otherwise)
 }
 
 // labPlace is the lab's name and folder.
@@ -87,11 +88,8 @@ func labPlace(c *cli.Context) (name, dir string, err error) {
 	if os.Geteuid() != 0 {
 		return "", "", errors.New("a lab needs root: run this with sudo")
 	}
-	name, dir = labFlag(c, "name"), labFlag(c, "data-dir")
-	if dir == "" {
-		dir = lab.DefaultDir(name)
-	}
-	return name, dir, nil
+	name = labFlag(c, "name", "LABK_LAB_NAME", "lab")
+	return name, labFlag(c, "data-dir", "LABK_LAB_DATA_DIR", lab.DefaultDir(name)), nil
 }
 
 func openLab(c *cli.Context) (*cluster.Cluster, error) {
@@ -124,8 +122,8 @@ func withNode(c *cli.Context, do func(*cli.Context, *cluster.Node) error) error 
 }
 
 func labUp(c *cli.Context, stderr io.Writer) error {
-	if c.Args().Present() {
-		return usageError{fmt.Errorf("%q is no flag: see `labk lab up --help`", c.Args().First())}
+	if err := noArguments(c); err != nil {
+		return err
 	}
 	if c.Int("agents") < 0 {
 		return usageError{fmt.Errorf("%d agents: give 0 or more", c.Int("agents"))}

@@ -113,9 +113,10 @@ func newNetns(path string) error {
 
 // dropNetns takes away what newNetns made, or does nothing.
 func dropNetns(path string) error {
-	err := unix.Unmount(path, unix.MNT_DETACH)
-	if err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) {
-		return fmt.Errorf("drop network namespace %s: %w", path, err)
+	if isNetns(path) { // unmounting needs rights that an Up which made nothing may not have had
+		if err := unix.Unmount(path, unix.MNT_DETACH); err != nil {
+			return fmt.Errorf("drop network namespace %s: %w", path, err)
+		}
 	}
 	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("drop network namespace: %w", err)

@@ -70,10 +70,10 @@ func (n *Node) Start(ctx context.Context) error {
 func (n *Node) start(ctx context.Context) error {
 	argv := []string{filepath.Join(lab.OptDir, n.cluster.program), string(n.Role())}
 	if n.Role() == Agent {
-		if err := GiveToken(ctx, n.cluster.lab.Host(1), n.Host); err != nil {
+		if err := giveToken(ctx, n.cluster.lab.Host(1), n.Host); err != nil {
 			return err
 		}
-		argv = append(argv, AgentArgs(n.cluster.lab.Host(1))...)
+		argv = append(argv, agentArgs(n.cluster.lab.Host(1))...)
 	}
 	// The shell ends at once, and the host's init adopts labk.
 	script := `log=$1 pid=$2; shift 2; "$@" </dev/null >>"$log" 2>&1 & echo $! >"$pid"`
@@ -85,15 +85,15 @@ func (n *Node) start(ctx context.Context) error {
 	return nil
 }
 
-// AgentArgs are the arguments of `labk agent` by which a host that has the TokenFile joins.
-func AgentArgs(server *lab.Host) []string {
+// agentArgs are the arguments of `labk agent` by which a host that has the TokenFile joins.
+func agentArgs(server *lab.Host) []string {
 	url := fmt.Sprintf("https://%s:%d", server.Name(), config.Default().HTTPSListenPort)
 	return []string{"--server", url, "--token-file", TokenFile}
 }
 
-// GiveToken copies the join token of the server in one host to another, as soon as there is one. The other keeps what it has when
+// giveToken copies the join token of the server in one host to another, as soon as there is one. The other keeps what it has when
 // the server's host is off: an agent needs no token to come back.
-func GiveToken(ctx context.Context, server, agent *lab.Host) error {
+func giveToken(ctx context.Context, server, agent *lab.Host) error {
 	to, err := agent.Path(TokenFile)
 	if err != nil {
 		return err
