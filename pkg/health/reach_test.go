@@ -20,11 +20,12 @@ var reachCases = []probeCase{
 	{"LABK015", "defaults, remedy", func(f *fake) { f.ufw("DROP", "DROP") }, Warn, "\nufw route allow from 10.42.0.0/16 && ufw route allow to 10.42.0.0/16" +
 		" && ufw allow proto tcp from 192.168.2.0/24 to any port 6443,10250 && ufw allow proto tcp from 10.42.0.0/16 to any port 6443,10250" +
 		" && ufw allow proto udp from 192.168.2.0/24 to any port 8472"},
-	{"LABK015", "agent", func(f *fake) { f.Server = false; f.ufw("DROP", "ACCEPT") }, Warn, "\nufw allow proto tcp from 192.168.2.0/24 to any port 10250 && "},
+	{"LABK015", "agent", func(f *fake) { f.Server = false; f.ufw("DROP", "ACCEPT") }, Warn, " && ufw allow proto tcp from 192.168.2.0/24 to any port 10250 && "},
 	{"LABK015", "no node", func(f *fake) {
 		f.Config.DisableAgent = true
 		f.ufw("DROP", "DROP", "allow tcp 6443 0.0.0.0/0 any 0.0.0.0/0 in")
 	}, Pass, "lets through"},
+	{"LABK015", "other port", func(f *fake) { f.Config.HTTPSListenPort = 16443; f.ufw("DROP", "ACCEPT") }, Warn, "to any port 10250,16443"},
 	{"LABK015", "no network", func(f *fake) { f.remove("proc/net/route"); f.ufw("DROP", "ACCEPT") }, Warn, "ufw allow proto udp from any to any port 8472"},
 	{"LABK015", "accepts all", func(f *fake) { f.ufw("ACCEPT", "ACCEPT") }, Pass, "lets through"},
 	{"LABK015", "opened", func(f *fake) { f.ufw("DROP", "DROP", slices.Concat(ufwIn, ufwThrough)...) }, Pass, "lets through"},
@@ -39,8 +40,14 @@ var reachCases = []probeCase{
 	}, Warn, "\nufw allow proto udp from 192.168.2.0/24 to any port 8472"},
 	{"LABK015", "other direction", func(f *fake) { f.ufw("DROP", "ACCEPT", "allow any any 0.0.0.0/0 any 0.0.0.0/0 out") }, Warn, "6443/tcp from 10.42.0.0/16"},
 	{"LABK015", "forbidden first", func(f *fake) {
-		f.ufw("DROP", "ACCEPT", append([]string{"allow tcp 22 0.0.0.0/0 any 0.0.0.0/0 in", "deny udp 8472 0.0.0.0/0 any 0.0.0.0/0 in"}, ufwIn...)...)
+		f.ufw("DROP", "ACCEPT", append([]string{"allow tcp 22 0.0.0.0/0 any 0.0.0.0/0 in", "deny udp 8472 0.0.0.0/0 any 0.0.0.0/0 in"}, ufwIn[:2]...)...)
 	}, Warn, "8472/udp from 192.168.2.0/24 (rule 2: deny 8472/udp from anywhere)\nufw insert 2 allow proto udp from 192.168.2.0/24 to any port 8472"},
+	{"LABK015", "forbidden first, allowed already", func(f *fake) {
+		f.ufw("DROP", "ACCEPT", append([]string{"deny udp 8000:9000 0.0.0.0/0 any 0.0.0.0/0 in"}, ufwIn...)...)
+	}, Warn, "\nufw delete allow proto udp from 192.168.2.0/24 to any port 8472 && ufw insert 1 allow proto udp from 192.168.2.0/24 to any port 8472"},
+	{"LABK015", "that very rule forbids", func(f *fake) {
+		f.ufw("DROP", "ACCEPT", append([]string{"deny_log udp 8472 0.0.0.0/0 any 192.168.2.0/24 in"}, ufwIn[:2]...)...)
+	}, Warn, "\nufw allow proto udp from 192.168.2.0/24 to any port 8472"},
 	{"LABK015", "forbidden later", func(f *fake) {
 		f.ufw("DROP", "ACCEPT", append(slices.Clone(ufwIn), "reject udp 8472 0.0.0.0/0 any 0.0.0.0/0 in")...)
 	}, Pass, "lets through"},
@@ -54,7 +61,7 @@ var reachCases = []probeCase{
 		f.ufw("ACCEPT", "ACCEPT", "route:deny any any 0.0.0.0/0 any 0.0.0.0/0 in")
 	}, Warn, "\nufw route insert 1 allow from 10.42.0.0/16 && ufw route insert 1 allow to 10.42.0.0/16"},
 	{"LABK015", "both forbidden", func(f *fake) {
-		f.ufw("DROP", "DROP", "route:deny any any 0.0.0.0/0 any 10.42.0.0/16 in", "deny udp 8472 0.0.0.0/0 any 0.0.0.0/0 in", ufwIn[0], ufwIn[1], ufwThrough[1])
+		f.ufw("DROP", "DROP", "route:deny any any 0.0.0.0/0 any 10.0.0.0/8 in", "deny udp 8472 0.0.0.0/0 any 0.0.0.0/0 in", ufwIn[0], ufwIn[1], ufwThrough[1])
 	}, Warn, "\nufw insert 2 allow proto udp from 192.168.2.0/24 to any port 8472 && ufw route insert 1 allow from 10.42.0.0/16"},
 	{"LABK015", "forwarding between two interfaces", func(f *fake) {
 		f.ufw("ACCEPT", "DROP", "route:allow any any 0.0.0.0/0 any 0.0.0.0/0 in_eth0!out_wlan0")

@@ -119,7 +119,7 @@ func first(rules []ufwRule, from, to netip.Prefix, fits func(ufwRule) bool) (ufw
 type judgement struct {
 	blocked []string
 	doors   []door
-	routes  []string
+	routes  []ufwRule
 	// before is the number of the first rule in the way; 0 if only defaults are.
 	before, routeBefore int
 }
@@ -156,7 +156,7 @@ func (h Host) judgeUFW(rules []ufwRule) finding {
 	if len(j.blocked) == 0 {
 		return pass("active, and lets through what labk needs")
 	}
-	return warn("it blocks %s", strings.Join(j.blocked, ", ")).do("%s", strings.Join(j.commands(), " && "))
+	return warn("it blocks %s", strings.Join(j.blocked, ", ")).do("%s", strings.Join(j.commands(rules), " && "))
 }
 
 func (h Host) judgeForwarding(j *judgement, rules []ufwRule, pods netip.Prefix) {
@@ -173,29 +173,48 @@ func (h Host) judgeForwarding(j *judgement, rules []ufwRule, pods netip.Prefix) 
 		}
 		why := j.why(r, found, fmt.Sprintf("DEFAULT_FORWARD_POLICY=%q in /%s", strings.ToUpper(policy), ufwDefaults), &j.routeBefore)
 		j.blocked = append(j.blocked, fmt.Sprintf("forwarding %s pods (%s)", way.word, why))
-		j.routes = append(j.routes, fmt.Sprintf("%s %s", way.word, pods))
+		j.routes = append(j.routes, ufwRule{forward: true, proto: "any", ports: "any", from: way.from, to: way.to})
 	}
 }
 
 // commands put each rule before the first that is in the way.
-func (j *judgement) commands() (all []string) {
-	place := func(number int) string {
-		if number == 0 {
-			return ""
-		}
-		return fmt.Sprintf("insert %d ", number)
-	}
-	// route rules first: rules are numbered together, and one put before another would shift it
-	inFirst := j.before > j.routeBefore
+func (j *judgement) commands(rules []ufwRule) []string {
 	var in, route []string
 	for _, g := range gather(j.doors) {
-		in = append(in, fmt.Sprintf("ufw %sallow proto %s from %s to any port %s", place(j.before), g.proto, or(g.from, "any"), strings.Join(g.ports, ",")))
+		ports := strings.Join(g.ports, ",")
+		spec := fmt.Sprintf("proto %s from %s to any port %s", g.proto, or(g.from, "any"), ports)
+		in = append(in, place(rules, ufwRule{proto: g.proto, ports: ports, from: g.from, to: anywhere}, "ufw", spec, j.before)...)
 	}
 	for _, r := range j.routes {
-		route = append(route, fmt.Sprintf("ufw route %sallow %s", place(j.routeBefore), r))
+		word, pods := "from", r.from
+		if r.from == anywhere {
+			word, pods = "to", r.to
+		}
+		route = append(route, place(rules, r, "ufw route", fmt.Sprintf("%s %s", word, pods), j.routeBefore)...)
 	}
-	if inFirst {
+	// all rules are numbered together: one that is put before another shifts it
+	if j.before > j.routeBefore {
 		return append(in, route...)
 	}
 	return append(route, in...)
+}
+
+// place returns the commands that add a rule that allows, before the one with that number unless it is 0. ufw has a rule only once: it
+// changes what is the same but for the action where it is, and puts nothing in before.
+func place(rules []ufwRule, want ufwRule, command, spec string, before int) []string {
+	for _, r := range rules {
+		same := r.forward == want.forward && r.proto == want.proto && r.ports == want.ports && r.from == want.from && r.to == want.to && r.iface == ""
+		if !same || before == 0 {
+			continue
+		}
+		if r.number == before {
+			return []string{fmt.Sprintf("%s allow %s", command, spec)}
+		}
+		action, _, _ := strings.Cut(r.action, "_")
+		return []string{fmt.Sprintf("%s delete %s %s", command, action, spec), fmt.Sprintf("%s insert %d allow %s", command, before, spec)}
+	}
+	if before == 0 {
+		return []string{fmt.Sprintf("%s allow %s", command, spec)}
+	}
+	return []string{fmt.Sprintf("%s insert %d allow %s", command, before, spec)}
 }
