@@ -63,6 +63,9 @@ var reachCases = []probeCase{
 	{"LABK015", "both forbidden", func(f *fake) {
 		f.ufw("DROP", "DROP", "route:deny any any 0.0.0.0/0 any 10.0.0.0/8 in", "deny udp 8472 0.0.0.0/0 any 0.0.0.0/0 in", ufwIn[0], ufwIn[1], ufwThrough[1])
 	}, Warn, "\nufw insert 2 allow proto udp from 192.168.2.0/24 to any port 8472 && ufw route insert 1 allow from 10.42.0.0/16"},
+	{"LABK015", "forwarding forbidden for other PCs", func(f *fake) {
+		f.ufw("ACCEPT", "DROP", append([]string{"route:deny any any 0.0.0.0/0 any 192.168.0.0/16 in"}, ufwThrough...)...)
+	}, Warn, "\nufw route delete allow to 10.42.0.0/16 && ufw route insert 1 allow to 10.42.0.0/16"},
 	{"LABK015", "forwarding between two interfaces", func(f *fake) {
 		f.ufw("ACCEPT", "DROP", "route:allow any any 0.0.0.0/0 any 0.0.0.0/0 in_eth0!out_wlan0")
 	}, Warn, "forwarding from pods"},

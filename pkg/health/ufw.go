@@ -115,9 +115,12 @@ func first(rules []ufwRule, from, to netip.Prefix, fits func(ufwRule) bool) (ufw
 	return ufwRule{}, false
 }
 
+// block is something that does not get through, and by what.
+type block struct{ what, why string }
+
 // judgement collects what ufw blocks and how to open it.
 type judgement struct {
-	blocked []string
+	blocked []block
 	doors   []door
 	routes  []ufwRule
 	// before is the number of the first rule in the way; 0 if only defaults are.
@@ -147,24 +150,29 @@ func (h Host) judgeUFW(rules []ufwRule) finding {
 			continue
 		}
 		why := j.why(r, found, fmt.Sprintf("DEFAULT_INPUT_POLICY=%q in /%s", strings.ToUpper(policy), ufwDefaults), &j.before)
-		j.blocked = append(j.blocked, fmt.Sprintf("%s from %s (%s)", d.name(), or(d.from, "anywhere"), why))
+		j.blocked = append(j.blocked, block{d.name() + " from " + or(d.from, "anywhere"), why})
 		j.doors = append(j.doors, d)
 	}
 	if need.pods.IsValid() {
-		h.judgeForwarding(&j, rules, need.pods)
+		h.judgeForwarding(&j, rules, need)
 	}
 	if len(j.blocked) == 0 {
 		return pass("active, and lets through what labk needs")
 	}
-	return warn("it blocks %s", strings.Join(j.blocked, ", ")).do("%s", strings.Join(j.commands(rules), " && "))
+	return warn("it blocks %s", j.detail()).do("%s", strings.Join(j.commands(rules), " && "))
 }
 
-func (h Host) judgeForwarding(j *judgement, rules []ufwRule, pods netip.Prefix) {
+// judgeForwarding looks at the ways between pods and other PCs; what opens them is for everybody, as pods reach further than those.
+func (h Host) judgeForwarding(j *judgement, rules []ufwRule, need reach) {
 	policy := h.setting(ufwDefaults, "DEFAULT_FORWARD_POLICY")
 	for _, way := range []struct {
 		word     string
 		from, to netip.Prefix
-	}{{"from", pods, anywhere}, {"to", anywhere, pods}} {
+		rule     ufwRule
+	}{
+		{"from", need.pods, need.lan, ufwRule{from: need.pods, to: anywhere}},
+		{"to", need.lan, need.pods, ufwRule{from: anywhere, to: need.pods}},
+	} {
 		r, found := first(rules, way.from, way.to, func(r ufwRule) bool {
 			return r.forward && r.iface == "" && r.proto == "any" && r.ports == "any"
 		})
@@ -172,9 +180,27 @@ func (h Host) judgeForwarding(j *judgement, rules []ufwRule, pods netip.Prefix) 
 			continue
 		}
 		why := j.why(r, found, fmt.Sprintf("DEFAULT_FORWARD_POLICY=%q in /%s", strings.ToUpper(policy), ufwDefaults), &j.routeBefore)
-		j.blocked = append(j.blocked, fmt.Sprintf("forwarding %s pods (%s)", way.word, why))
-		j.routes = append(j.routes, ufwRule{forward: true, proto: "any", ports: "any", from: way.from, to: way.to})
+		j.blocked = append(j.blocked, block{"forwarding " + way.word + " pods", why})
+		way.rule.forward, way.rule.proto, way.rule.ports = true, "any", "any"
+		j.routes = append(j.routes, way.rule)
 	}
+}
+
+// detail names what is blocked for one reason together.
+func (j *judgement) detail() string {
+	var b strings.Builder
+	for i, one := range j.blocked {
+		b.WriteString(one.what)
+		switch {
+		case i+1 < len(j.blocked) && j.blocked[i+1].why == one.why:
+			b.WriteString(", ")
+		case i+1 < len(j.blocked):
+			b.WriteString(" (" + one.why + "), ")
+		default:
+			b.WriteString(" (" + one.why + ")")
+		}
+	}
+	return b.String()
 }
 
 // commands put each rule before the first that is in the way.

@@ -91,7 +91,7 @@ func TestUFW(t *testing.T) {
 	check(t, c, "LABK015", "pass")
 	c.Sh(t, "ufw --force enable")
 	r := check(t, c, "LABK015", "warn", "6443/tcp from ", "10250/tcp from ", "8472/udp from ", `(DEFAULT_INPUT_POLICY="DROP" in /etc/default/ufw)`,
-		`forwarding from pods (DEFAULT_FORWARD_POLICY="DROP" in /etc/default/ufw)`, "forwarding to pods")
+		`forwarding from pods, forwarding to pods (DEFAULT_FORWARD_POLICY="DROP" in /etc/default/ufw)`)
 	check(t, c, "LABK017", "pass") // ufw's chains are not shown twice
 	closed(t, c)
 	obey(t, c, r)
@@ -100,7 +100,7 @@ func TestUFW(t *testing.T) {
 
 	c.Sh(t, "ufw insert 1 deny 8472/udp && ufw insert 1 allow 22/tcp && ufw route insert 1 deny from 10.0.0.0/8")
 	r = check(t, c, "LABK015", "warn", "8472/udp from 10.77.0.0/24 (rule 3: deny 8472/udp from anywhere)",
-		"forwarding from pods (rule 1: deny any/any from 10.0.0.0/8)")
+		"forwarding from pods, forwarding to pods (rule 1: deny any/any from 10.0.0.0/8)")
 	closedUDP(t, c)
 	obey(t, c, r)
 	check(t, c, "LABK015", "pass")
