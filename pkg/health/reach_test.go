@@ -110,7 +110,7 @@ var reachCases = []probeCase{
 		"firewall-cmd --permanent --zone=public --remove-rich-rule='rule port port=\"8472\" protocol=\"udp\" reject' && firewall-cmd --reload"},
 	{"LABK016", "rich rules about others", func(f *fake) {
 		f.firewalld("  ports: 6443/tcp 10250/tcp 8472/udp\n  rich rules: \n\trule family=\"ipv4\" source address=\"192.168.2.66\" drop\n" +
-			"\trule family=\"ipv6\" drop\n\trule service name=\"ssh\" reject\n\trule protocol value=\"esp\" drop\n")
+			"\trule port port=\"8472\" protocol=\"tcp\" drop\n\trule family=\"ipv6\" drop\n\trule service name=\"ssh\" reject\n\trule protocol value=\"esp\" drop\n")
 		f.trust("sources", "10.42.0.0/16")
 	}, Pass, "lets through"},
 
@@ -143,6 +143,9 @@ var reachCases = []probeCase{
 		"nft insert rule inet fw f ip saddr 10.42.0.0/16 accept && nft insert rule inet fw f ip daddr 10.42.0.0/16 accept"},
 	{"LABK017", "forward for pods", func(f *fake) {
 		f.table("inet fw", "chain f", "type filter hook forward priority 0; policy drop;", "ip saddr 10.42.0.0/16 counter accept", "ip daddr 10.42.0.0/16 accept")
+	}, Pass, "none"},
+	{"LABK017", "labk's own", func(f *fake) {
+		f.table("ip labk-policy", "chain f", "type filter hook forward priority 0; policy drop;")
 	}, Pass, "none"},
 	{"LABK017", "IPv6, output", func(f *fake) {
 		f.table("ip6 fw", "chain i", "type filter hook input priority 0; policy drop;")
@@ -226,7 +229,8 @@ func TestLAN(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			f := newFake(t)
-			f.write("proc/net/route", goodFiles["proc/net/route"]+more)
+			heading, rest, _ := strings.Cut(goodFiles["proc/net/route"], "\n")
+			f.write("proc/net/route", heading+"\n"+more+rest)
 			f.Config.NodeIP, f.Config.FlannelIface = c.ip, c.iface
 			if iface, network := f.lan(); iface+" "+network.String() != c.want {
 				t.Errorf("got %s %s, want %s", iface, network, c.want)
