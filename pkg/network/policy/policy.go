@@ -199,12 +199,12 @@ func (c *controller) sync(ctx context.Context) error {
 // report makes an event of this node of a failure, so that `kubectl describe node` shows it.
 func (c *controller) report(ctx context.Context, failure error) {
 	now := metav1.Now()
-	node := v1.ObjectReference{Kind: "Node", Name: c.opts.Node, UID: types.UID(c.opts.Node)} // as the kubelet's events of a node
+	node := v1.ObjectReference{Kind: "Node", Name: c.opts.Config.NodeName, UID: types.UID(c.opts.Config.NodeName)} // as the kubelet's events of a node
 	_, err := c.client.CoreV1().Events(metav1.NamespaceDefault).Create(ctx, &v1.Event{
-		ObjectMeta:     metav1.ObjectMeta{GenerateName: c.opts.Node + ".", Namespace: metav1.NamespaceDefault},
+		ObjectMeta:     metav1.ObjectMeta{GenerateName: c.opts.Config.NodeName + ".", Namespace: metav1.NamespaceDefault},
 		InvolvedObject: node, Type: v1.EventTypeWarning, Reason: "NetworkPolicyNotEnforced",
 		Message: fmt.Sprintf("changes of network policies are not in force on this node: %v", failure),
-		Source:  v1.EventSource{Component: "labk", Host: c.opts.Node}, FirstTimestamp: now, LastTimestamp: now, Count: 1,
+		Source:  v1.EventSource{Component: "labk", Host: c.opts.Config.NodeName}, FirstTimestamp: now, LastTimestamp: now, Count: 1,
 	}, metav1.CreateOptions{})
 	if err != nil {
 		klog.ErrorS(err, "Could not report that network policies are not enforced")
