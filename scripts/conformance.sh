@@ -3,14 +3,16 @@
 # registry.k8s.io mirrored by the same images. Arguments are those of the harness's run.sh after its first two (--pick FILE, --focus RE,
 # --parallel N, --minutes M, --phase all|parallel|serial). Results: OUT (dist/conformance), summary.txt first.
 #
-# environment: CONFORMANCE (the harness's folder, ../shared/conformance), CONF_CACHE (what it has built), AGENTS, OUT, KEEP=1 (leave the lab up)
+# environment: CONFORMANCE (the harness's folder, ../shared/conformance), CONF_CACHE (what it has built), AGENTS, OUT,
+#   LABK_LAB_NAME (conformance), KEEP=1 (leave the lab up)
 # exit code: 0 all passed, 1 some failed, 3 none failed but some were skipped or not run, 2 it could not run
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 harness=${CONFORMANCE:-../shared/conformance}
 export CONF_CACHE=${CONF_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/k8s-conformance}
-export LABK_LAB_NAME=conformance LABK_LAB_DATA_DIR=/var/tmp/labk-lab-conformance
+export LABK_LAB_NAME=${LABK_LAB_NAME:-conformance}
+export LABK_LAB_DATA_DIR=/var/tmp/labk-lab-$LABK_LAB_NAME
 agents=${AGENTS:-1}
 out=${OUT:-dist/conformance}
 lab="$PWD/dist/labk lab"
@@ -55,7 +57,7 @@ give_images() {
 bash "$harness/build.sh"
 mkdir -p "$out"
 hosts=''
-$lab up --agents "$agents"
+$lab up --agents "$agents" || die "there is no lab to run in, see above"
 hosts=$($lab status -o json | sed -n 's/.*"host": "\(.*\)".*/\1/p')
 trap finish EXIT
 trap 'exit 130' INT TERM
