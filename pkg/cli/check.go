@@ -7,6 +7,8 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/labk/labk/pkg/health"
+	"github.com/labk/labk/pkg/join"
+	"github.com/labk/labk/pkg/paths"
 )
 
 func checkCommand() *cli.Command {
@@ -17,6 +19,11 @@ func checkCommand() *cli.Command {
 			cfg, err := loadConfig(c, "server")
 			if err != nil {
 				return err
+			}
+			if c.Bool("agent") { // the cluster's networks, once this PC knows them
+				if _, err := join.Recall(&cfg, paths.Data(cfg.DataDir)); err != nil {
+					return err
+				}
 			}
 			results := health.Run(c.Context, health.ThisHost(cfg, !c.Bool("agent"), built()), health.Probes())
 			err = print(c, results, func() error {
