@@ -29,6 +29,12 @@ import (
 // knownSoon is how long a node may take to tell the cluster an address that it already wants a certificate for.
 const knownSoon = 20 * time.Second
 
+// tellAgain is after how long the same refusal is told again, maxTold how many are remembered.
+const (
+	tellAgain = 10 * time.Minute
+	maxTold   = 1000
+)
+
 // handle answers a request of a node or of a PC that wants to be one; others are an administrator's to answer.
 func (r *registrar) handle(ctx context.Context, csr *certificatesv1.CertificateSigningRequest) error {
 	// Not from the informer's cache: what was answered a moment ago would be answered again.
@@ -163,6 +169,14 @@ func (r *registrar) answer(ctx context.Context, csr *certificatesv1.CertificateS
 		return nil
 	}
 	address := csr.Annotations[join.AnnotationAddress]
+	key := name + " " + address + " " + v.reason
+	if r.now().Sub(r.told[key]) < tellAgain {
+		return nil // a PC whose systemd starts it again and again
+	}
+	if len(r.told) >= maxTold {
+		clear(r.told)
+	}
+	r.told[key] = r.now()
 	r.Say("refused a PC (%s) that asked to be the node %s: %s", address, name, v.message)
 	return r.tell(ctx, name, fmt.Sprintf("A PC (%s) was refused as this node: %s", address, v.message))
 }

@@ -71,6 +71,7 @@ func start(t *testing.T) *world {
 
 // The subtests share one lab and change it: they run in this order.
 func TestFleet(t *testing.T) {
+	t.Parallel()
 	w := start(t)
 	t.Run("roles", func(t *testing.T) { testRoles(t, w) })
 	t.Run("one node to another", func(t *testing.T) { testAcross(t, w) })
