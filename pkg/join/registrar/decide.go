@@ -123,8 +123,10 @@ func identify(r requester, name string, rec *record) verdict {
 		return approve("the node itself")
 	case !r.isMachine(name):
 		return forbid("%s may not have a certificate of node %s", r.name, name)
-	case rec == nil || rec.Credential != r.credential:
-		return deny(join.ReasonReplaced, "the node %s was given to another PC: start with a new token and another --node-name here, or give the node back with `labk token create --replace %s`", name, name)
+	case rec == nil:
+		return deny(join.ReasonReplaced, "the cluster does not know any more which PC the node %s is: start this PC with a token (`labk token create` on the server)", name)
+	case rec.Credential != r.credential:
+		return deny(join.ReasonReplaced, "the node %s was given to another PC: start this PC with a token and another --node-name, or with one of `labk token create --replace %s`, which gives it the node back", name, name)
 	}
 	return approve("the node's PC")
 }

@@ -18,6 +18,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apiserver/pkg/authentication/user"
 	bootstrapapi "k8s.io/cluster-bootstrap/token/api"
 	capi "k8s.io/kubernetes/pkg/apis/certificates"
@@ -215,8 +216,11 @@ func (r *registrar) look(ctx context.Context, name string) (node, error) {
 		return node{}, err
 	}
 	n := node{record: rec}
+	if len(validation.IsDNS1123Subdomain(name)) > 0 { // it can't be asked for
+		return n, nil
+	}
 	object, err := r.client.CoreV1().Nodes().Get(ctx, name, metav1.GetOptions{})
-	if apierrors.IsNotFound(err) || apierrors.IsBadRequest(err) {
+	if apierrors.IsNotFound(err) {
 		return n, nil
 	}
 	if err != nil {
