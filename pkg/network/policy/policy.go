@@ -26,7 +26,7 @@ import (
 const (
 	// pause is between two writes: many changes at once become one.
 	pause = 100 * time.Millisecond
-	// retry is after a write that failed.
+	// retry is after something that failed.
 	retry = 2 * time.Second
 	// inspection is how often it is looked whether the rules are still there. Others may flush the whole packet filter.
 	inspection = 30 * time.Second
@@ -120,8 +120,14 @@ func (c *controller) run(ctx context.Context) error {
 	defer c.tasks.Wait()
 	defer cancel()
 	c.tasks.Go(func() {
-		if err := c.addresses.run(ctx); err != nil {
-			klog.ErrorS(err, "Network policies learn of new pods from the API only")
+		for ctx.Err() == nil {
+			if err := c.addresses.run(ctx); err != nil { // a machine has only so many inotify instances
+				klog.ErrorS(err, "Network policies learn of new pods from the API only")
+			}
+			select {
+			case <-time.After(retry):
+			case <-ctx.Done():
+			}
 		}
 	})
 	c.view.start(ctx)

@@ -85,7 +85,7 @@ func steps(t *testing.T) []*Model {
 	grown.Pods = append(grown.Pods, pod("a", "web3", "here", "10.0.0.33", func(p *v1.Pod) { p.Labels["app"] = "web" }))
 	return []*Model{
 		compiled(t, example(), denied), compiled(t, example(), mixed), compiled(t, example(), mixed, denied), compiled(t, grown, mixed, denied),
-		compiled(t, moved, mixed), compiled(t, example(), mixed), compiled(t, example()), compiled(t, grown, denied),
+		compiled(t, example(), mixed, denied), compiled(t, moved, mixed), compiled(t, example(), mixed), compiled(t, example()), compiled(t, grown, denied),
 	}
 }
 
@@ -111,6 +111,29 @@ func TestNFTablesSteps(t *testing.T) {
 		if got, want := stepwise.Dump(), fresh.Dump(); got != want {
 			t.Errorf("step %d: got\n%s\nwant\n%s", i, got, want)
 		}
+	}
+}
+
+// A profile that comes back before its chain could be deleted stays.
+func TestNFTablesReturn(t *testing.T) {
+	ctx := context.Background()
+	fake := knftables.NewFake(knftables.IPv4Family, nftTable)
+	w := newNFTWriter(fake)
+	m := compiled(t, example(), mixed)
+	if err := w.Write(ctx, m); err != nil {
+		t.Fatal(err)
+	}
+	want := fake.Dump()
+	for _, m := range []*Model{compiled(t, example(), denied), m} {
+		if err := w.Write(ctx, m); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for chain := range w.stale {
+		w.stale[chain] = time.Now().Add(-time.Hour)
+	}
+	if !w.Intact(ctx) || fake.Dump() != want {
+		t.Errorf("got\n%s\nwant\n%s", fake.Dump(), want)
 	}
 }
 
