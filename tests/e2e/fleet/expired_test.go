@@ -39,6 +39,17 @@ func testExpired(t *testing.T, w *world, agent *cluster.Node) {
 	}
 }
 
+// A power cut has torn the kubelet's certificates, which upstream writes without waiting for the disk.
+func testTorn(t *testing.T, w *world, agent *cluster.Node) {
+	agent.Signal(t, syscall.SIGKILL)
+	_ = agent.Wait(t)
+	agent.Sh(t, "cd "+agentTLS+" && for f in *-current.pem; do : >$(readlink -f $f); done")
+	agent.Start(t, "--server", "https://first-pc:6443")
+	agent.WaitUp(t)
+	w.ready(t, 3)
+	w.logs(t, agent.Host.Name())
+}
+
 // expired makes a certificate like old that ended a day ago, signed by the cluster's own authority.
 func (w *world) expired(t *testing.T, old, ca string) string {
 	t.Helper()

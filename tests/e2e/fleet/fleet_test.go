@@ -87,6 +87,7 @@ func TestFleet(t *testing.T) {
 	t.Run("both at once", func(t *testing.T) { w.unharmed(t, func() { testBoth(t, w) }) })
 	t.Run("agent before the server", func(t *testing.T) { w.unharmed(t, func() { testAgentFirst(t, w) }) })
 	t.Run("expired certificates", func(t *testing.T) { w.unharmed(t, func() { testExpired(t, w, agent) }) })
+	t.Run("torn certificates", func(t *testing.T) { w.unharmed(t, func() { testTorn(t, w, agent) }) })
 	t.Run("agent's address", func(t *testing.T) { w.unharmed(t, func() { testAgentAddress(t, w, agent) }) })
 	t.Run("server's address", func(t *testing.T) { w.unharmed(t, func() { testServerAddress(t, w) }) })
 	t.Run("a night", func(t *testing.T) { testNight(t, w, agent) })
