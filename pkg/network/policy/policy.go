@@ -92,8 +92,7 @@ const (
 )
 
 func (c *controller) run(ctx context.Context) error {
-	var err error
-	if c.writer, err = newWriter(c.opts.Mode); err != nil {
+	if err := c.openWriter(ctx); err != nil {
 		return err
 	}
 	c.removeOthers(ctx)
@@ -238,6 +237,22 @@ func newWriter(mode string) (writer, error) {
 		return nil, fmt.Errorf("enforce network policies by nftables: %w", err)
 	}
 	return newNFTWriter(nft), nil
+}
+
+// openWriter tries until it succeeds: a packet filter that cannot be asked for a moment is no reason to end labk.
+func (c *controller) openWriter(ctx context.Context) error {
+	for {
+		var err error
+		if c.writer, err = newWriter(c.opts.Mode); err == nil {
+			return nil
+		}
+		klog.ErrorS(err, "Could not enforce network policies")
+		select {
+		case <-time.After(retry):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
 }
 
 // removeOthers removes the rules of an earlier run that used the other mode. Where there is no program for that, there were no rules.
