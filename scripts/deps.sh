@@ -6,7 +6,7 @@
 set -euo pipefail
 
 build="gcc libc6-dev libseccomp-dev pkg-config"
-run="nftables mount"
+run="nftables netbase mount"
 test="iptables iproute2 conntrack shellcheck busybox-static procps util-linux"
 
 need=""
@@ -58,6 +58,9 @@ elsewhere() {
 	esac
 	case " $need " in
 	*" nftables "*) command -v nft >/dev/null || command -v iptables >/dev/null || lack="$lack, nftables" ;;
+	esac
+	case " $need " in
+	*" netbase "*) grep -q '^tcp[[:space:]]' /etc/protocols 2>/dev/null || lack="$lack, what has /etc/protocols (Fedora: setup, openSUSE: netcfg, Arch: iana-etc)" ;;
 	esac
 	if [ -n "$lack" ]; then
 		echo "deps.sh: install${lack#,}, then try again" >&2

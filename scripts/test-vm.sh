@@ -19,7 +19,7 @@ BIN=${LABK_BIN:-$ROOT/dist/labk}
 LIMIT=${LABK_VM_TIMEOUT:-3600}
 # shellcheck disable=SC1091
 SUITE=${LABK_VM_SUITE:-$(. /etc/os-release && echo "${VERSION_CODENAME:-bookworm}")}
-RECIPE=1 # raise it whenever build_image changes, so that nobody tests on an old image
+RECIPE=2 # raise it whenever build_image changes, so that nobody tests on an old image
 IMAGE=$DIR/$SUITE-$RECIPE
 WORK='' QEMU='' FOLLOW=''
 
@@ -55,8 +55,8 @@ build_image() {
   url=$(mirror)
   [ -n "$url" ] || die "apt knows no mirror of $SUITE: set LABK_VM_MIRROR"
   echo "making the base image of Debian $SUITE in $IMAGE"
-  # nftables and no iptables, as Debian installs it; busybox becomes the image of a pod
-  packages=systemd,systemd-sysv,dbus,udev,kmod,procps,iproute2,nftables,curl,busybox-static,linux-image-cloud-amd64
+  # nftables and no iptables, as Debian installs it, with the names of protocols (netbase) that it needs; busybox becomes the image of a pod
+  packages=systemd,systemd-sysv,dbus,udev,kmod,procps,iproute2,nftables,netbase,curl,busybox-static,linux-image-cloud-amd64
   # Its mounts end with the namespace, also when it is interrupted.
   unshare --mount -- debootstrap --variant=minbase --include="$packages" "$SUITE" "$tree" "$url" >"$DIR/debootstrap.log" 2>&1 ||
     die "debootstrap failed: $(tail -n 1 "$DIR/debootstrap.log"): see $DIR/debootstrap.log"

@@ -35,6 +35,10 @@ type Options struct {
 	Known bool
 }
 
+// How soon a connection to the server counts as dead that nothing comes through, in seconds: client-go reads both from the environment, and would take
+// 30 and 15. A server that came back with another address is found so much earlier.
+var connectionLimits = [...][2]string{{"HTTP2_READ_IDLE_TIMEOUT_SECONDS", "10"}, {"HTTP2_PING_TIMEOUT_SECONDS", "5"}}
+
 // Add puts the node's components into the group, which has a component "join" that leaves the node's credentials (join.NodeFiles). A mistake in the
 // configuration is a *config.Error; nothing has been changed then. It returns the kubelet, which can tell whether it is alive.
 func Add(ctx context.Context, g *lifecycle.Group, o Options) (*kubelet.Kubelet, error) {
@@ -53,6 +57,11 @@ func Add(ctx context.Context, g *lifecycle.Group, o Options) (*kubelet.Kubelet, 
 	pause, err := o.Payload.ImageRef("pause")
 	if err != nil {
 		return nil, err
+	}
+	for _, limit := range connectionLimits {
+		if os.Getenv(limit[0]) == "" {
+			os.Setenv(limit[0], limit[1])
+		}
 	}
 	files := join.NodeFiles(o.Data)
 	resolv := network.ResolvConf{Nameservers: o.Host.Nameservers, Own: o.Data.ResolvConf()}

@@ -96,9 +96,13 @@ func assemble(ctx context.Context, g *lifecycle.Group, o RunOptions, server *url
 	if err != nil {
 		return nil, err
 	}
-	g.Add(join.New(join.Options{
+	joining := join.Options{
 		Config: cfg, Data: data, Server: server, Token: cfg.ReadToken, Machine: machine, Address: address.IP, Version: version.Version, Say: o.Say,
-	}))
+	}
+	if err := join.Check(joining); err != nil {
+		return nil, err
+	}
+	g.Add(join.New(joining))
 	return Add(ctx, g, Options{Config: cfg, Data: data, Host: o.Host, Payload: bundle, Address: address, Known: known})
 }
 

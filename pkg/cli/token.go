@@ -14,6 +14,7 @@ import (
 	"github.com/labk/labk/pkg/config"
 	"github.com/labk/labk/pkg/join"
 	"github.com/labk/labk/pkg/join/registrar"
+	"github.com/labk/labk/pkg/paths"
 )
 
 func tokenCommand() *cli.Command {
@@ -150,10 +151,15 @@ func deleteTokens(c *cli.Context) error {
 		if t, err := join.ParseToken(id); err == nil { // the whole token will do
 			id = t.ID
 		}
-		if err := registrar.DeleteToken(c.Context, client, id); err != nil {
+		deleted, err := registrar.DeleteToken(c.Context, client, id)
+		if err != nil {
 			return err
 		}
 		fmt.Fprintf(c.App.Writer, "token %s deleted\n", id)
+		if deleted.Permanent {
+			fmt.Fprintf(c.App.ErrWriter, "labk: warning: this was the server's own token, which its next start makes known again: "+
+				"to have another one made then, remove %s (in its data folder) before, or configure another\n", paths.Data(config.Default().DataDir).Token())
+		}
 	}
 	return nil
 }

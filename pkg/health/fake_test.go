@@ -46,6 +46,7 @@ var goodFiles = map[string]string{
 	"proc/sys/kernel/osrelease":              "6.1.0-50-cloud-amd64\n",
 	"proc/self/mounts":                       "proc /proc proc rw 0 0\ncgroup2 /sys/fs/cgroup cgroup2 rw,nosuid 0 0\n",
 	"sys/fs/cgroup/cgroup.controllers":       "cpuset cpu io memory hugetlb pids\n",
+	"etc/protocols":                          "# made by hand\ntcp\t6\tTCP\nudp\t17\tUDP\n",
 	"proc/swaps":                             "Filename\tType\tSize\tUsed\tPriority\n",
 	"etc/resolv.conf":                        "# made by hand\nnameserver 192.168.1.1\n",
 	"proc/net/route":                         "Iface\tDestination\tGateway\tFlags\tRefCnt\tUse\tMetric\tMask\neth0\t00000000\t0102A8C0\t0003\t0\t0\t0\t00000000\t0\t0\t0\neth0\t0002A8C0\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0\t0\t0\n",

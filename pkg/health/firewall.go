@@ -23,7 +23,7 @@ func firewallProbes() []Probe {
 		}, look: lookFirewallProgram},
 		{Fault: Fault{
 			Code: "LABK014", Title: "packet filter", Severity: Fatal,
-			Cause:  "nft or iptables is there but the kernel refuses what services need: a kernel without the modules, or a container that may not use them. A warning means that nft cannot be used and iptables is.",
+			Cause:  "nft or iptables is there but the kernel refuses what services need: a kernel without the modules, or a container that may not use them. Or /etc/protocols does not name tcp and udp: nft then prints numbers, by which kube-proxy does not know its own rules again, and takes them away at its next start. A warning means that nft cannot be used and iptables is.",
 			Remedy: "boot a kernel with nf_tables (nft_chain_nat, nft_fib, nft_masq, nft_numgen, nft_reject); after a kernel update, reboot",
 		}, look: lookFirewall, asRoot: true},
 	}
@@ -42,6 +42,20 @@ add rule ip labk-check end ct state new reject
 add rule ip labk-check nat masquerade fully-random
 `
 )
+
+// errNoProtocolNames keeps labk from nft: kube-proxy compares the names in its rules with what nft prints.
+var errNoProtocolNames = errors.New("/etc/protocols does not name tcp and udp")
+
+// namesProtocols tells whether nft can print tcp and udp as names, which it takes from that file.
+func (h Host) namesProtocols() bool {
+	names := map[string]bool{}
+	for _, f := range h.fields("etc/protocols") {
+		if len(f) > 1 {
+			names[f[0]] = true
+		}
+	}
+	return names["tcp"] && names["udp"]
+}
 
 // FirewallMode decides by trying how services are to be made on this host: NFTables where nft (1.0.1 or newer) and the kernel
 // (5.13 or newer) do what kube-proxy wants of them, else IPTables. The error, when neither works, tells why for both.
@@ -82,6 +96,9 @@ func (h Host) tryNFT(ctx context.Context) error {
 	version := strings.TrimPrefix(strings.TrimSpace(out), "nftables v")
 	if older(version, 1, 0, 1) {
 		return fmt.Errorf("nft %s is older than 1.0.1", version)
+	}
+	if !h.namesProtocols() {
+		return errNoProtocolNames
 	}
 	_, err = h.Command(ctx, nftTrial, program, "--check", "--file", "-")
 	return err
@@ -131,11 +148,14 @@ func lookFirewall(ctx context.Context, h Host) finding {
 		return pass("not looked at without a program") // LABK013 says what to do
 	}
 	mode, why, err := h.firewall(ctx)
+	f := pass("%s", mode)
 	if err != nil {
-		return fail("%s", strings.ReplaceAll(err.Error(), "\n", "; "))
+		f = fail("%s", strings.ReplaceAll(err.Error(), "\n", "; "))
+	} else if _, lookErr := h.LookPath("nft"); why != nil && lookErr == nil {
+		f = warn("iptables, because nftables cannot be used: %v", why)
 	}
-	if _, lookErr := h.LookPath("nft"); why != nil && lookErr == nil {
-		return warn("iptables, because nftables cannot be used: %v", why)
+	if errors.Is(errors.Join(why, err), errNoProtocolNames) {
+		return f.do("install the package that has the file: netbase (Debian, Ubuntu), setup (Fedora), netcfg (openSUSE), iana-etc (Arch)")
 	}
-	return pass("%s", mode)
+	return f
 }

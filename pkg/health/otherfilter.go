@@ -103,7 +103,8 @@ func (h Host) nftChains(ctx context.Context, program string) ([]chain, error) {
 			c.name = f[1]
 		case len(f) > 3 && f[0] == "type" && f[2] == "hook" && strings.Contains(line, "policy drop"):
 			c.hook = f[3]
-			if (c.family == "ip" || c.family == "inet") && (c.hook == "input" || c.hook == "forward") {
+			own := strings.HasPrefix(c.table, "labk") || c.table == "kube-proxy"
+			if !own && (c.family == "ip" || c.family == "inet") && (c.hook == "input" || c.hook == "forward") {
 				all = append(all, c)
 			}
 		}

@@ -53,6 +53,8 @@ var probeCases = []probeCase{
 	{"LABK014", "both refused", func(f *fake) {
 		f.programs["nft"], f.programs["iptables"] = complains("nft: Operation not supported"), complains("iptables: Table does not exist")
 	}, Fail, "nft: Operation not supported; iptables: Table does not exist"},
+	{"LABK014", "no names of protocols", func(f *fake) { f.remove("etc/protocols") }, Warn, "/etc/protocols does not name tcp and udp\ninstall the package that has the file: netbase"},
+	{"LABK014", "no names of protocols, nft alone", func(f *fake) { f.write("etc/protocols", "icmp 1\n"); f.without("iptables") }, Fail, "netbase"},
 	{"LABK014", "old nft", func(f *fake) { f.programs["nft"] = prints("nftables v1.0.0 (Fearless Fosdick)\n") }, Warn, "older than 1.0.1"},
 	{"LABK014", "old kernel", func(f *fake) { f.write("proc/sys/kernel/osrelease", "5.10.0-8-amd64\n") }, Warn, "older than 5.13"},
 

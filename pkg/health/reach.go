@@ -162,9 +162,9 @@ func hasPort(list string, port int) bool {
 	return false
 }
 
-// gather joins the ports of doors that one rule can open: same protocol, same source. The result has an entry for each such rule.
+// gather joins the ports of doors that one rule can open: same protocol, same source. Ports are in order, as ufw writes them.
 func gather(doors []door) (rules []gathered) {
-	for _, d := range doors {
+	for _, d := range slices.SortedStableFunc(slices.Values(doors), func(a, b door) int { return a.port - b.port }) {
 		i := slices.IndexFunc(rules, func(g gathered) bool { return g.proto == d.proto && g.from == d.from })
 		if i < 0 {
 			i = len(rules)

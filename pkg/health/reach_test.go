@@ -20,11 +20,12 @@ var reachCases = []probeCase{
 	{"LABK015", "defaults, remedy", func(f *fake) { f.ufw("DROP", "DROP") }, Warn, "\nufw route allow from 10.42.0.0/16 && ufw route allow to 10.42.0.0/16" +
 		" && ufw allow proto tcp from 192.168.2.0/24 to any port 6443,10250 && ufw allow proto tcp from 10.42.0.0/16 to any port 6443,10250" +
 		" && ufw allow proto udp from 192.168.2.0/24 to any port 8472"},
-	{"LABK015", "agent", func(f *fake) { f.Server = false; f.ufw("DROP", "ACCEPT") }, Warn, "\nufw allow proto tcp from 192.168.2.0/24 to any port 10250 && "},
+	{"LABK015", "agent", func(f *fake) { f.Server = false; f.ufw("DROP", "ACCEPT") }, Warn, " && ufw allow proto tcp from 192.168.2.0/24 to any port 10250 && "},
 	{"LABK015", "no node", func(f *fake) {
 		f.Config.DisableAgent = true
 		f.ufw("DROP", "DROP", "allow tcp 6443 0.0.0.0/0 any 0.0.0.0/0 in")
 	}, Pass, "lets through"},
+	{"LABK015", "other port", func(f *fake) { f.Config.HTTPSListenPort = 16443; f.ufw("DROP", "ACCEPT") }, Warn, "to any port 10250,16443"},
 	{"LABK015", "no network", func(f *fake) { f.remove("proc/net/route"); f.ufw("DROP", "ACCEPT") }, Warn, "ufw allow proto udp from any to any port 8472"},
 	{"LABK015", "accepts all", func(f *fake) { f.ufw("ACCEPT", "ACCEPT") }, Pass, "lets through"},
 	{"LABK015", "opened", func(f *fake) { f.ufw("DROP", "DROP", slices.Concat(ufwIn, ufwThrough)...) }, Pass, "lets through"},
@@ -39,8 +40,14 @@ var reachCases = []probeCase{
 	}, Warn, "\nufw allow proto udp from 192.168.2.0/24 to any port 8472"},
 	{"LABK015", "other direction", func(f *fake) { f.ufw("DROP", "ACCEPT", "allow any any 0.0.0.0/0 any 0.0.0.0/0 out") }, Warn, "6443/tcp from 10.42.0.0/16"},
 	{"LABK015", "forbidden first", func(f *fake) {
-		f.ufw("DROP", "ACCEPT", append([]string{"allow tcp 22 0.0.0.0/0 any 0.0.0.0/0 in", "deny udp 8472 0.0.0.0/0 any 0.0.0.0/0 in"}, ufwIn...)...)
+		f.ufw("DROP", "ACCEPT", append([]string{"allow tcp 22 0.0.0.0/0 any 0.0.0.0/0 in", "deny udp 8472 0.0.0.0/0 any 0.0.0.0/0 in"}, ufwIn[:2]...)...)
 	}, Warn, "8472/udp from 192.168.2.0/24 (rule 2: deny 8472/udp from anywhere)\nufw insert 2 allow proto udp from 192.168.2.0/24 to any port 8472"},
+	{"LABK015", "forbidden first, allowed already", func(f *fake) {
+		f.ufw("DROP", "ACCEPT", append([]string{"deny udp 8000:9000 0.0.0.0/0 any 0.0.0.0/0 in"}, ufwIn...)...)
+	}, Warn, "\nufw delete allow proto udp from 192.168.2.0/24 to any port 8472 && ufw insert 1 allow proto udp from 192.168.2.0/24 to any port 8472"},
+	{"LABK015", "that very rule forbids", func(f *fake) {
+		f.ufw("DROP", "ACCEPT", append([]string{"deny_log udp 8472 0.0.0.0/0 any 192.168.2.0/24 in"}, ufwIn[:2]...)...)
+	}, Warn, "\nufw allow proto udp from 192.168.2.0/24 to any port 8472"},
 	{"LABK015", "forbidden later", func(f *fake) {
 		f.ufw("DROP", "ACCEPT", append(slices.Clone(ufwIn), "reject udp 8472 0.0.0.0/0 any 0.0.0.0/0 in")...)
 	}, Pass, "lets through"},
@@ -54,8 +61,11 @@ var reachCases = []probeCase{
 		f.ufw("ACCEPT", "ACCEPT", "route:deny any any 0.0.0.0/0 any 0.0.0.0/0 in")
 	}, Warn, "\nufw route insert 1 allow from 10.42.0.0/16 && ufw route insert 1 allow to 10.42.0.0/16"},
 	{"LABK015", "both forbidden", func(f *fake) {
-		f.ufw("DROP", "DROP", "route:deny any any 0.0.0.0/0 any 10.42.0.0/16 in", "deny udp 8472 0.0.0.0/0 any 0.0.0.0/0 in", ufwIn[0], ufwIn[1], ufwThrough[1])
+		f.ufw("DROP", "DROP", "route:deny any any 0.0.0.0/0 any 10.0.0.0/8 in", "deny udp 8472 0.0.0.0/0 any 0.0.0.0/0 in", ufwIn[0], ufwIn[1], ufwThrough[1])
 	}, Warn, "\nufw insert 2 allow proto udp from 192.168.2.0/24 to any port 8472 && ufw route insert 1 allow from 10.42.0.0/16"},
+	{"LABK015", "forwarding forbidden for other PCs", func(f *fake) {
+		f.ufw("ACCEPT", "DROP", append([]string{"route:deny any any 0.0.0.0/0 any 192.168.0.0/16 in"}, ufwThrough...)...)
+	}, Warn, "\nufw route delete allow to 10.42.0.0/16 && ufw route insert 1 allow to 10.42.0.0/16"},
 	{"LABK015", "forwarding between two interfaces", func(f *fake) {
 		f.ufw("ACCEPT", "DROP", "route:allow any any 0.0.0.0/0 any 0.0.0.0/0 in_eth0!out_wlan0")
 	}, Warn, "forwarding from pods"},
@@ -100,7 +110,7 @@ var reachCases = []probeCase{
 		"firewall-cmd --permanent --zone=public --remove-rich-rule='rule port port=\"8472\" protocol=\"udp\" reject' && firewall-cmd --reload"},
 	{"LABK016", "rich rules about others", func(f *fake) {
 		f.firewalld("  ports: 6443/tcp 10250/tcp 8472/udp\n  rich rules: \n\trule family=\"ipv4\" source address=\"192.168.2.66\" drop\n" +
-			"\trule family=\"ipv6\" drop\n\trule service name=\"ssh\" reject\n\trule protocol value=\"esp\" drop\n")
+			"\trule port port=\"8472\" protocol=\"tcp\" drop\n\trule family=\"ipv6\" drop\n\trule service name=\"ssh\" reject\n\trule protocol value=\"esp\" drop\n")
 		f.trust("sources", "10.42.0.0/16")
 	}, Pass, "lets through"},
 
@@ -133,6 +143,9 @@ var reachCases = []probeCase{
 		"nft insert rule inet fw f ip saddr 10.42.0.0/16 accept && nft insert rule inet fw f ip daddr 10.42.0.0/16 accept"},
 	{"LABK017", "forward for pods", func(f *fake) {
 		f.table("inet fw", "chain f", "type filter hook forward priority 0; policy drop;", "ip saddr 10.42.0.0/16 counter accept", "ip daddr 10.42.0.0/16 accept")
+	}, Pass, "none"},
+	{"LABK017", "labk's own", func(f *fake) {
+		f.table("ip labk-policy", "chain f", "type filter hook forward priority 0; policy drop;")
 	}, Pass, "none"},
 	{"LABK017", "IPv6, output", func(f *fake) {
 		f.table("ip6 fw", "chain i", "type filter hook input priority 0; policy drop;")
@@ -216,7 +229,8 @@ func TestLAN(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			f := newFake(t)
-			f.write("proc/net/route", goodFiles["proc/net/route"]+more)
+			heading, rest, _ := strings.Cut(goodFiles["proc/net/route"], "\n")
+			f.write("proc/net/route", heading+"\n"+more+rest)
 			f.Config.NodeIP, f.Config.FlannelIface = c.ip, c.iface
 			if iface, network := f.lan(); iface+" "+network.String() != c.want {
 				t.Errorf("got %s %s, want %s", iface, network, c.want)

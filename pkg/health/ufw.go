@@ -115,11 +115,14 @@ func first(rules []ufwRule, from, to netip.Prefix, fits func(ufwRule) bool) (ufw
 	return ufwRule{}, false
 }
 
+// block is something that does not get through, and by what.
+type block struct{ what, why string }
+
 // judgement collects what ufw blocks and how to open it.
 type judgement struct {
-	blocked []string
+	blocked []block
 	doors   []door
-	routes  []string
+	routes  []ufwRule
 	// before is the number of the first rule in the way; 0 if only defaults are.
 	before, routeBefore int
 }
@@ -147,24 +150,29 @@ func (h Host) judgeUFW(rules []ufwRule) finding {
 			continue
 		}
 		why := j.why(r, found, fmt.Sprintf("DEFAULT_INPUT_POLICY=%q in /%s", strings.ToUpper(policy), ufwDefaults), &j.before)
-		j.blocked = append(j.blocked, fmt.Sprintf("%s from %s (%s)", d.name(), or(d.from, "anywhere"), why))
+		j.blocked = append(j.blocked, block{d.name() + " from " + or(d.from, "anywhere"), why})
 		j.doors = append(j.doors, d)
 	}
 	if need.pods.IsValid() {
-		h.judgeForwarding(&j, rules, need.pods)
+		h.judgeForwarding(&j, rules, need)
 	}
 	if len(j.blocked) == 0 {
 		return pass("active, and lets through what labk needs")
 	}
-	return warn("it blocks %s", strings.Join(j.blocked, ", ")).do("%s", strings.Join(j.commands(), " && "))
+	return warn("it blocks %s", j.detail()).do("%s", strings.Join(j.commands(rules), " && "))
 }
 
-func (h Host) judgeForwarding(j *judgement, rules []ufwRule, pods netip.Prefix) {
+// judgeForwarding looks at the ways between pods and other PCs; what opens them is for everybody, as pods reach further than those.
+func (h Host) judgeForwarding(j *judgement, rules []ufwRule, need reach) {
 	policy := h.setting(ufwDefaults, "DEFAULT_FORWARD_POLICY")
 	for _, way := range []struct {
 		word     string
 		from, to netip.Prefix
-	}{{"from", pods, anywhere}, {"to", anywhere, pods}} {
+		rule     ufwRule
+	}{
+		{"from", need.pods, need.lan, ufwRule{from: need.pods, to: anywhere}},
+		{"to", need.lan, need.pods, ufwRule{from: anywhere, to: need.pods}},
+	} {
 		r, found := first(rules, way.from, way.to, func(r ufwRule) bool {
 			return r.forward && r.iface == "" && r.proto == "any" && r.ports == "any"
 		})
@@ -172,30 +180,67 @@ func (h Host) judgeForwarding(j *judgement, rules []ufwRule, pods netip.Prefix) 
 			continue
 		}
 		why := j.why(r, found, fmt.Sprintf("DEFAULT_FORWARD_POLICY=%q in /%s", strings.ToUpper(policy), ufwDefaults), &j.routeBefore)
-		j.blocked = append(j.blocked, fmt.Sprintf("forwarding %s pods (%s)", way.word, why))
-		j.routes = append(j.routes, fmt.Sprintf("%s %s", way.word, pods))
+		j.blocked = append(j.blocked, block{"forwarding " + way.word + " pods", why})
+		way.rule.forward, way.rule.proto, way.rule.ports = true, "any", "any"
+		j.routes = append(j.routes, way.rule)
 	}
 }
 
-// commands put each rule before the first that is in the way.
-func (j *judgement) commands() (all []string) {
-	place := func(number int) string {
-		if number == 0 {
-			return ""
+// detail names what is blocked for one reason together.
+func (j *judgement) detail() string {
+	var b strings.Builder
+	for i, one := range j.blocked {
+		b.WriteString(one.what)
+		switch {
+		case i+1 < len(j.blocked) && j.blocked[i+1].why == one.why:
+			b.WriteString(", ")
+		case i+1 < len(j.blocked):
+			b.WriteString(" (" + one.why + "), ")
+		default:
+			b.WriteString(" (" + one.why + ")")
 		}
-		return fmt.Sprintf("insert %d ", number)
 	}
-	// route rules first: rules are numbered together, and one put before another would shift it
-	inFirst := j.before > j.routeBefore
+	return b.String()
+}
+
+// commands put each rule before the first that is in the way.
+func (j *judgement) commands(rules []ufwRule) []string {
 	var in, route []string
 	for _, g := range gather(j.doors) {
-		in = append(in, fmt.Sprintf("ufw %sallow proto %s from %s to any port %s", place(j.before), g.proto, or(g.from, "any"), strings.Join(g.ports, ",")))
+		ports := strings.Join(g.ports, ",")
+		spec := fmt.Sprintf("proto %s from %s to any port %s", g.proto, or(g.from, "any"), ports)
+		in = append(in, place(rules, ufwRule{proto: g.proto, ports: ports, from: g.from, to: anywhere}, "ufw", spec, j.before)...)
 	}
 	for _, r := range j.routes {
-		route = append(route, fmt.Sprintf("ufw route %sallow %s", place(j.routeBefore), r))
+		word, pods := "from", r.from
+		if r.from == anywhere {
+			word, pods = "to", r.to
+		}
+		route = append(route, place(rules, r, "ufw route", fmt.Sprintf("%s %s", word, pods), j.routeBefore)...)
 	}
-	if inFirst {
+	// all rules are numbered together: one that is put before another shifts it
+	if j.before > j.routeBefore {
 		return append(in, route...)
 	}
 	return append(route, in...)
+}
+
+// place returns the commands that add a rule that allows, before the one with that number unless it is 0. ufw has a rule only once: it
+// changes what is the same but for the action where it is, and puts nothing in before.
+func place(rules []ufwRule, want ufwRule, command, spec string, before int) []string {
+	for _, r := range rules {
+		same := r.forward == want.forward && r.proto == want.proto && r.ports == want.ports && r.from == want.from && r.to == want.to && r.iface == ""
+		if !same || before == 0 {
+			continue
+		}
+		if r.number == before {
+			return []string{fmt.Sprintf("%s allow %s", command, spec)}
+		}
+		action, _, _ := strings.Cut(r.action, "_")
+		return []string{fmt.Sprintf("%s delete %s %s", command, action, spec), fmt.Sprintf("%s insert %d allow %s", command, before, spec)}
+	}
+	if before == 0 {
+		return []string{fmt.Sprintf("%s allow %s", command, spec)}
+	}
+	return []string{fmt.Sprintf("%s insert %d allow %s", command, before, spec)}
 }

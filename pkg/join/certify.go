@@ -25,31 +25,25 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
 	watchtools "k8s.io/client-go/tools/watch"
-
-	"github.com/labk/labk/pkg/paths"
 )
 
 // issueTimeout bounds the wait for one certificate.
 const issueTimeout = time.Minute
 
-// certify gets the certificates that are missing, or have ended while this PC was off.
+// certify gets the kubelet's certificates. A PC that has joined before gets a new client certificate though it may have one: so it learns that its node was
+// given to another PC meanwhile, and does not act for it beside the other.
 func (j *joiner) certify(ctx context.Context, c *clients) error {
 	now := time.Now()
-	if !j.files.usable(now) {
-		if err := j.certifyMachine(ctx, c); err != nil {
-			return err
-		}
-	}
 	g, ctx := errgroup.WithContext(ctx)
 	subject := pkix.Name{CommonName: NodeUser + j.Config.NodeName, Organization: []string{NodeGroup}}
-	if old := j.files.current(clientStore, now); old == nil || old.Subject.CommonName != subject.CommonName {
+	if !j.Own || j.files.current(clientStore, now, subject.CommonName) == nil {
 		g.Go(func() error {
 			return j.certifyKubelet(ctx, c, clientStore, wanted{
 				signer: certificatesv1.KubeAPIServerClientKubeletSignerName, usage: certificatesv1.UsageClientAuth, request: x509.CertificateRequest{Subject: subject},
 			})
 		})
 	}
-	if old := j.files.current(servingStore, now); old == nil || !slices.ContainsFunc(old.IPAddresses, j.Address.Equal) || old.Subject.CommonName != subject.CommonName {
+	if old := j.files.current(servingStore, now, subject.CommonName); old == nil || !slices.ContainsFunc(old.IPAddresses, j.Address.Equal) {
 		g.Go(func() error {
 			return j.certifyKubelet(ctx, c, servingStore, wanted{
 				signer: certificatesv1.KubeletServingSignerName, usage: certificatesv1.UsageServerAuth,
@@ -60,8 +54,9 @@ func (j *joiner) certify(ctx context.Context, c *clients) error {
 	return g.Wait()
 }
 
-// certifyMachine asks with the token. While the node of this name is still Ready and may be this PC's own, it asks again.
-func (j *joiner) certifyMachine(ctx context.Context, c *clients) error {
+// certifyMachine asks with the token, and puts what it gets in the place of all credentials that there were. While the node of this name is still Ready and
+// may be this PC's own, it asks again.
+func (j *joiner) certifyMachine(ctx context.Context, c *clients, cas authorities) error {
 	w := wanted{signer: MachineSigner, usage: certificatesv1.UsageClientAuth, request: x509.CertificateRequest{
 		Subject: pkix.Name{CommonName: MachineUser + j.Config.NodeName, Organization: []string{MachineGroup}},
 	}}
@@ -69,19 +64,16 @@ func (j *joiner) certifyMachine(ctx context.Context, c *clients) error {
 		cert, key, err := j.request(ctx, c.asToken, w)
 		var denied *deniedError
 		if errors.As(err, &denied) && denied.reason == ReasonStillReady && ctx.Err() == nil {
-			j.wait(ctx, "%s; waiting", denied.message)
+			j.wait(ctx, betweenRequests, "%s; waiting", denied.message)
 			continue
 		}
 		if err != nil {
 			return err
 		}
-		if err := paths.WriteFile(j.files.machine.Key, key, 0o600); err != nil {
-			return err
+		if err := j.files.forget(); err != nil {
+			return fmt.Errorf("forget who this PC was: %w", err)
 		}
-		if err := j.files.writeMachine(j.Machine); err != nil {
-			return err
-		}
-		return paths.WriteFile(j.files.machine.Cert, cert, 0o644) // last: it is what counts
+		return j.files.writeMachine(cas, cert, key, j.Machine)
 	}
 }
 
@@ -90,12 +82,7 @@ func (j *joiner) certifyKubelet(ctx context.Context, c *clients, store string, w
 	if err != nil {
 		return err
 	}
-	s, err := j.files.store(store)
-	if err != nil {
-		return err
-	}
-	_, err = s.Update(cert, key)
-	return err
+	return j.files.keep(store, cert, key)
 }
 
 // wanted is a certificate that is requested.

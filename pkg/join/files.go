@@ -7,6 +7,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"k8s.io/client-go/kubernetes"
@@ -43,10 +44,13 @@ func NodeFiles(d paths.Data) Files {
 	}
 }
 
-// usable tells whether there is a machine certificate that has not ended.
-func (f Files) usable(now time.Time) bool {
+// joinedAs is the name of the node that the machine certificate is for; empty if there is none, or it has ended.
+func (f Files) joinedAs(now time.Time) string {
 	pair, err := tls.LoadX509KeyPair(f.machine.Cert, f.machine.Key)
-	return err == nil && pair.Leaf != nil && now.Before(pair.Leaf.NotAfter)
+	if err != nil || pair.Leaf == nil || now.After(pair.Leaf.NotAfter) {
+		return ""
+	}
+	return strings.TrimPrefix(pair.Leaf.Subject.CommonName, MachineUser)
 }
 
 // sameMachine tells whether the credentials were issued to this PC, not to one whose disk was copied.
@@ -59,12 +63,22 @@ func (f Files) sameMachine(m Machine) bool {
 	return issued.Same(m)
 }
 
-func (f Files) writeMachine(m Machine) error {
-	data, err := json.Marshal(m)
+// writeMachine writes what a PC gets with its machine certificate.
+func (f Files) writeMachine(cas authorities, cert, key []byte, m Machine) error {
+	identity, err := json.Marshal(m)
 	if err != nil {
 		return err
 	}
-	return paths.WriteFile(f.identity, append(data, '\n'), 0o600)
+	if err := f.writeCAs(cas); err != nil {
+		return err
+	}
+	if err := paths.WriteFile(f.machine.Key, key, 0o600); err != nil {
+		return err
+	}
+	if err := paths.WriteFile(f.identity, append(identity, '\n'), 0o600); err != nil {
+		return err
+	}
+	return paths.WriteFile(f.machine.Cert, cert, 0o644) // last: it is what counts
 }
 
 // forget removes every credential.
@@ -79,11 +93,14 @@ func (f Files) forget() error {
 	return err
 }
 
-func (f Files) writeCAs(server, client []byte) error {
-	if err := paths.WriteFile(f.ServerCA, server, 0o644); err != nil {
+// authorities are the cluster's CAs, as PEM.
+type authorities struct{ server, client []byte }
+
+func (f Files) writeCAs(a authorities) error {
+	if err := paths.WriteFile(f.ServerCA, a.server, 0o644); err != nil {
 		return err
 	}
-	return paths.WriteFile(f.ClientCA, client, 0o644)
+	return paths.WriteFile(f.ClientCA, a.client, 0o644)
 }
 
 // store is the kubelet's own way to keep one of its certificates.
@@ -94,14 +111,36 @@ func (f Files) store(name string) (certificate.FileStore, error) {
 	return certificate.NewFileStore(name, f.Dir, f.Dir, "", "")
 }
 
-// current is the newest certificate of a store, nil if there is none that is valid now and for a little longer.
-func (f Files) current(name string, now time.Time) *x509.Certificate {
+// keep makes a certificate the current one of a store, and removes those before it.
+func (f Files) keep(name string, cert, key []byte) error {
+	s, err := f.store(name)
+	if err != nil {
+		return err
+	}
+	if _, err := s.Update(cert, key); err != nil {
+		return err
+	}
+	current, err := os.Readlink(s.CurrentPath())
+	if err != nil {
+		return err
+	}
+	all, err := filepath.Glob(filepath.Join(f.Dir, name+"-[0-9]*.pem"))
+	for _, path := range all {
+		if filepath.Base(path) != filepath.Base(current) {
+			err = errors.Join(err, os.Remove(path))
+		}
+	}
+	return err
+}
+
+// current is the newest certificate of a store, nil if there is none for the user that is valid now and for a little longer.
+func (f Files) current(name string, now time.Time, user string) *x509.Certificate {
 	s, err := f.store(name)
 	if err != nil {
 		return nil
 	}
 	c, err := s.Current()
-	if err != nil || c.Leaf == nil || now.Before(c.Leaf.NotBefore) || now.Add(time.Minute).After(c.Leaf.NotAfter) {
+	if err != nil || c.Leaf == nil || c.Leaf.Subject.CommonName != user || now.Before(c.Leaf.NotBefore) || now.Add(time.Minute).After(c.Leaf.NotAfter) {
 		return nil
 	}
 	return c.Leaf
@@ -151,14 +190,6 @@ func (c *clients) asToken() (*rest.Config, error) {
 	cfg := c.base()
 	cfg.BearerToken = c.token.Bootstrap()
 	return cfg, nil
-}
-
-// best proves as much as this PC can.
-func (c *clients) best() (*rest.Config, error) {
-	if c.files.usable(time.Now()) {
-		return c.asMachine()
-	}
-	return c.asToken()
 }
 
 // client is a client of a configuration.

@@ -27,6 +27,8 @@ const (
 	patience = 45 * time.Second
 	// between attempts.
 	between = 200 * time.Millisecond
+	// betweenRequests is the time between attempts that leave a request on the server.
+	betweenRequests = time.Second
 	// tell is how often a PC says what it waits for.
 	tell = 10 * time.Second
 	// maxSkew is by how many minor versions a kubelet may be older than its API server (Kubernetes' version skew policy); it may never be newer.
@@ -42,6 +44,8 @@ type Options struct {
 	Server *url.URL
 	// Token returns the join token, as it is written; it is asked for only when this PC has no credentials.
 	Token func() (string, error)
+	// Own tells that this is the server's own node, which no other PC can be given.
+	Own bool
 	// Machine is this PC, Address its node's.
 	Machine Machine
 	Address net.IP
@@ -61,31 +65,60 @@ func New(o Options) lifecycle.Component {
 type joiner struct {
 	Options
 	files Files
-	known bool // this PC has joined before
+	known bool // this PC has joined before, as this node
 	told  time.Time
 }
 
+// Check finds what is wrong with the token, or with its absence, before anything has been changed. The error is a *config.Error, or one of reading the disk.
+func Check(o Options) error {
+	_, err := (&joiner{Options: o, files: NodeFiles(o.Data)}).trust()
+	return err
+}
+
 func (j *joiner) run(ctx context.Context) error {
+	if err := j.join(ctx); err != nil {
+		return fmt.Errorf("join %s: %w", j.Server.Host, err)
+	}
+	return nil
+}
+
+// join writes nothing before the server has given this PC a certificate: a refusal leaves the credentials of before as they were.
+func (j *joiner) join(ctx context.Context) error {
 	trust, err := j.trust()
 	if err != nil {
-		return fmt.Errorf("join %s: %w", j.Server.Host, err)
+		return err
 	}
 	j.known = trust.known
 	ca, err := j.findServer(ctx, trust)
 	if err != nil {
-		return fmt.Errorf("join %s: %w", j.Server.Host, err)
-	}
-	if trust.forget {
-		if err := j.files.forget(); err != nil {
-			return fmt.Errorf("join %s: forget who this PC was: %w", j.Server.Host, err)
-		}
+		return err
 	}
 	c := &clients{server: j.Server.String(), ca: ca, files: j.files, token: trust.token}
-	if err := j.learn(ctx, c, ca); err != nil {
-		return fmt.Errorf("join %s: %w", j.Server.Host, err)
+	shared, err := j.learn(ctx, c)
+	if err != nil {
+		return err
 	}
-	if err := j.certify(ctx, c); err != nil {
-		return fmt.Errorf("join %s: %w", j.Server.Host, err)
+	cas := authorities{server: ca, client: []byte(shared[KeyClientCA])}
+	if j.known {
+		if err := j.files.writeCAs(cas); err != nil {
+			return err
+		}
+	} else if err := j.certifyMachine(ctx, c, cas); err != nil {
+		return err
+	}
+	if err := j.remember(); err != nil {
+		return err
+	}
+	err = j.certify(ctx, c)
+	var denied *deniedError
+	if errors.As(err, &denied) && denied.reason == ReasonReplaced && c.token != nil { // the token may give the node back
+		if err := j.certifyMachine(ctx, c, cas); err != nil {
+			return err
+		}
+		err = j.certify(ctx, c)
+	}
+	if err != nil {
+		return err
 	}
 	return j.files.writeKubeconfig(j.Server.String())
 }
@@ -94,8 +127,8 @@ func (j *joiner) run(ctx context.Context) error {
 type trust struct {
 	caHash string
 	token  *Token
-	// known: this PC has credentials. forget: it has, but they are another PC's or another cluster's.
-	known, forget bool
+	// known: this PC has credentials of this node, in this cluster.
+	known bool
 }
 
 func (j *joiner) trust() (trust, error) {
@@ -104,21 +137,26 @@ func (j *joiner) trust() (trust, error) {
 		return trust{}, err
 	}
 	var t trust
-	if len(ca) > 0 && j.files.usable(time.Now()) {
+	problem := "this PC has not joined yet, and there is no token"
+	if name := j.files.joinedAs(time.Now()); len(ca) > 0 && name != "" {
 		if t.caHash, err = CAHashPEM(ca); err != nil {
 			return trust{}, fmt.Errorf("read %s: %w: remove it, and start with a token", j.files.ServerCA, err)
 		}
-		t.known = true
+		switch {
+		case !j.files.sameMachine(j.Machine):
+			problem = "this disk is a copy of another PC's, whose credentials are not this PC's"
+		case name != j.Config.NodeName:
+			problem = fmt.Sprintf("this PC joined as the node %s, not as %s", name, j.Config.NodeName)
+		default:
+			t.known = true
+		}
 	}
-	cloned := t.known && !j.files.sameMachine(j.Machine)
 	text, err := j.Token()
 	switch {
 	case err != nil:
 		return trust{}, err
-	case text == "" && cloned:
-		return trust{}, &config.Error{Option: "token", Problem: "this disk is a copy of another PC's, whose credentials are not this PC's", Remedy: "run `labk token create` on the server and give this PC the token"}
 	case text == "" && !t.known:
-		return trust{}, &config.Error{Option: "token", Problem: "this PC has not joined yet, and there is no token", Remedy: "run `labk token create` on the server, and give the token with --token-file or --token"}
+		return trust{}, &config.Error{Option: "token", Problem: problem, Remedy: "run `labk token create` on the server, and give the token with --token-file or --token"}
 	case text == "":
 		return t, nil
 	}
@@ -126,12 +164,7 @@ func (j *joiner) trust() (trust, error) {
 	if err != nil {
 		return trust{}, &config.Error{Option: "token", Problem: err.Error(), Remedy: "copy the whole token that `labk token create` prints on the server"}
 	}
-	t.forget = t.known && (cloned || token.CAHash != t.caHash)
-	if t.forget {
-		t.known = false
-	}
-	t.token, t.caHash = &token, token.CAHash
-	return t, nil
+	return trust{known: t.known && token.CAHash == t.caHash, token: &token, caHash: token.CAHash}, nil
 }
 
 // findServer tries until the server answers.
@@ -150,41 +183,47 @@ func (j *joiner) findServer(ctx context.Context, t trust) ([]byte, error) {
 		if !j.known && time.Since(began) > patience {
 			return nil, fmt.Errorf("the server can't be reached: %w: is labk server running there, is the address right, and does its firewall let port %s in?", err, j.Server.Port())
 		}
-		j.wait(ctx, "the server can't be reached yet: %v", err)
+		j.wait(ctx, between, "the server can't be reached yet: %v", err)
 	}
 }
 
-// wait waits a moment, and now and then says why.
-func (j *joiner) wait(ctx context.Context, format string, args ...any) {
+// wait waits, and now and then says why.
+func (j *joiner) wait(ctx context.Context, pause time.Duration, format string, args ...any) {
 	if time.Since(j.told) > tell {
 		j.told = time.Now()
 		j.Say(format, args...)
 	}
 	select {
-	case <-time.After(between):
+	case <-time.After(pause):
 	case <-ctx.Done():
 	}
 }
 
-// learn reads what nodes must know.
-func (j *joiner) learn(ctx context.Context, c *clients, ca []byte) error {
+// learn asks what nodes must know, and sets the shared options.
+func (j *joiner) learn(ctx context.Context, c *clients) (map[string]string, error) {
+	with := c.asToken
+	if j.known {
+		with = c.asMachine
+	}
 	var shared *corev1.ConfigMap
-	err := j.ask(ctx, c.best, func(ctx context.Context, client kubernetes.Interface) (err error) {
+	err := j.ask(ctx, with, func(ctx context.Context, client kubernetes.Interface) (err error) {
 		shared, err = client.CoreV1().ConfigMaps(Namespace).Get(ctx, ClusterConfigMap, metav1.GetOptions{})
 		return err
 	})
 	if err != nil {
-		return fmt.Errorf("ask what a node must know: %w", err)
+		return nil, fmt.Errorf("ask what a node must know: %w", err)
 	}
 	if err := checkSkew(j.Version, shared.Data[KeyVersion]); err != nil {
-		return err
+		return nil, err
 	}
 	if err := j.Config.Adopt(shared.Data); err != nil {
-		return fmt.Errorf("take over the cluster's options: %w", err)
+		return nil, fmt.Errorf("take over the cluster's options: %w", err)
 	}
-	if err := j.files.writeCAs(ca, []byte(shared.Data[KeyClientCA])); err != nil {
-		return err
-	}
+	return shared.Data, nil
+}
+
+// remember writes the shared options down for Recall.
+func (j *joiner) remember() error {
 	data, err := json.MarshalIndent(j.Config.Shared(), "", "  ")
 	if err != nil {
 		return err
@@ -236,7 +275,7 @@ func (j *joiner) ask(ctx context.Context, with func() (*rest.Config, error), do 
 		case waited > patience && (apierrors.IsForbidden(err) || !j.known):
 			return err
 		}
-		j.wait(ctx, "the server is not ready yet: %v", err)
+		j.wait(ctx, between, "the server is not ready yet: %v", err)
 	}
 }
 

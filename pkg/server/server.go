@@ -99,7 +99,7 @@ func (s *server) assemble(ctx context.Context, g *lifecycle.Group, o Options) er
 			return err
 		}
 		g.Add(join.New(join.Options{
-			Config: cfg, Data: s.data, Server: server, Token: func() (string, error) { return s.id.token.String(), nil },
+			Config: cfg, Data: s.data, Server: server, Token: func() (string, error) { return s.id.token.String(), nil }, Own: true,
 			Machine: machine, Address: address.IP, Version: version.Version, Say: s.say,
 		}), "registrar")
 		node := agent.Options{Config: cfg, Data: s.data, Host: o.Host, Payload: s.payload, Address: address, Known: true}

@@ -63,37 +63,40 @@ func Nginx(ctx context.Context, dir string) (tarPath, ref string, err error) {
 }
 
 func build(ctx context.Context, dir string, i image) (tarPath, ref string, err error) {
-	fail := func(err error) (string, string, error) {
+	ref = "docker.io/labtest/" + i.name + ":1"
+	tarPath, err = cached(ctx, dir, i.name, i.packages, func(debs []string) ([]byte, error) { return assemble(ctx, i, ref, debs) })
+	if err != nil {
 		return "", "", fmt.Errorf("make the image %s for the tests: %w", i.name, err)
 	}
+	return tarPath, ref, nil
+}
+
+// cached returns the archive that make makes of packages with all that they depend on, or the one that it made before.
+func cached(ctx context.Context, dir, name string, packages []string, make func(debs []string) ([]byte, error)) (tarPath string, err error) {
 	if dir, err = cacheDir(dir); err != nil {
-		return fail(err)
+		return "", err
 	}
 	unlock, err := lock(dir)
 	if err != nil {
-		return fail(err)
+		return "", err
 	}
 	defer unlock()
-	debs, err := download(ctx, dir, i.name, i.packages...)
+	debs, err := download(ctx, dir, name, packages...)
 	if err != nil {
-		return fail(err)
+		return "", err
 	}
-	ref = "docker.io/labtest/" + i.name + ":1"
-	tarPath = filepath.Join(dir, i.name+"-"+version(debs)+".tar")
+	tarPath = filepath.Join(dir, name+"-"+version(debs)+".tar")
 	if _, err := os.Stat(tarPath); err == nil {
-		return tarPath, ref, nil
+		return tarPath, nil
 	}
-	data, err := assemble(ctx, i, ref, debs)
+	data, err := make(debs)
 	if err != nil {
-		return fail(err)
+		return "", err
 	}
 	if err := os.WriteFile(tarPath+".new", data, 0o644); err != nil {
-		return fail(err)
+		return "", err
 	}
-	if err := os.Rename(tarPath+".new", tarPath); err != nil {
-		return fail(err)
-	}
-	return tarPath, ref, nil
+	return tarPath, os.Rename(tarPath+".new", tarPath)
 }
 
 // version is a short hash of what an image is made of.

@@ -169,6 +169,7 @@ restarts() {
   eventually 900 "systemd starts it again" new_pid "$pid" || return
   eventually 600 "the node is Ready after the kill" node_back "$(date +%s)"
   stays 60 "no container was restarted by that" unchanged
+  eventually 300 "hello answers after that" one_answer
   check "systemctl stop labk" timeout 300 systemctl stop labk
   check "the pods live on" pods_alive
   eventually 60 "and answer" one_answer

@@ -123,8 +123,10 @@ func identify(r requester, name string, rec *record) verdict {
 		return approve("the node itself")
 	case !r.isMachine(name):
 		return forbid("%s may not have a certificate of node %s", r.name, name)
-	case rec == nil || rec.Credential != r.credential:
-		return deny(join.ReasonReplaced, "the node %s was given to another PC: start with a new token and another --node-name here, or give the node back with `labk token create --replace %s`", name, name)
+	case rec == nil:
+		return deny(join.ReasonReplaced, "the cluster does not know any more which PC the node %s is: start this PC with a token (`labk token create` on the server)", name)
+	case rec.Credential != r.credential:
+		return deny(join.ReasonReplaced, "the node %s was given to another PC: start this PC with a token and another --node-name, or with one of `labk token create --replace %s`, which gives it the node back", name, name)
 	}
 	return approve("the node's PC")
 }
@@ -146,9 +148,9 @@ type servingLimits struct {
 	others func(net.IP) string
 }
 
-// servingRequest decides about a certificate by which a kubelet is known to those who connect to it. An address that the cluster does not know of yet
-// is an error that may pass.
-func servingRequest(r requester, request *x509.CertificateRequest, usages []certificatesv1.KeyUsage, name string, isServer bool, n node, limits servingLimits) (verdict, error) {
+// servingRequest decides about a certificate by which a kubelet is known to those who connect to it. said is the address that a PC tells with its request,
+// before its kubelet runs: the same that the kubelet would tell. An address that the cluster does not know of yet is an error that may pass.
+func servingRequest(r requester, request *x509.CertificateRequest, usages []certificatesv1.KeyUsage, name string, isServer bool, n node, said net.IP, limits servingLimits) (verdict, error) {
 	if err := capi.ValidateKubeletServingCSR(request, usageSet(usages)); err != nil {
 		return forbid("not what a node may ask for: %v", err), nil
 	}
@@ -161,7 +163,7 @@ func servingRequest(r requester, request *x509.CertificateRequest, usages []cert
 		}
 	}
 	for _, ip := range request.IPAddresses {
-		known := slices.ContainsFunc(n.addresses, ip.Equal) || n.record != nil && ip.Equal(net.ParseIP(n.record.Address))
+		known := slices.ContainsFunc(n.addresses, ip.Equal) || r.isMachine(name) && ip.Equal(said)
 		switch {
 		case !ip.IsGlobalUnicast(), slices.ContainsFunc(limits.networks, func(c *net.IPNet) bool { return c.Contains(ip) }):
 			return forbid("the node %s may not have a certificate for the address %s", name, ip), nil

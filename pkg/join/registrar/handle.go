@@ -18,6 +18,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apiserver/pkg/authentication/user"
 	bootstrapapi "k8s.io/cluster-bootstrap/token/api"
 	capi "k8s.io/kubernetes/pkg/apis/certificates"
@@ -28,6 +29,12 @@ import (
 
 // knownSoon is how long a node may take to tell the cluster an address that it already wants a certificate for.
 const knownSoon = 20 * time.Second
+
+// tellAgain is after how long the same refusal is told again, maxTold how many are remembered.
+const (
+	tellAgain = 10 * time.Minute
+	maxTold   = 1000
+)
 
 // handle answers a request of a node or of a PC that wants to be one; others are an administrator's to answer.
 func (r *registrar) handle(ctx context.Context, csr *certificatesv1.CertificateSigningRequest) error {
@@ -78,7 +85,8 @@ func (r *registrar) handleKubelet(ctx context.Context, csr *certificatesv1.Certi
 	if err != nil {
 		return err
 	}
-	v, err := servingRequest(from, request, csr.Spec.Usages, name, name == r.Config.NodeName, n, limits)
+	said := net.ParseIP(csr.Annotations[join.AnnotationAddress])
+	v, err := servingRequest(from, request, csr.Spec.Usages, name, name == r.Config.NodeName, n, said, limits)
 	if err != nil {
 		if r.now().Sub(csr.CreationTimestamp.Time) < knownSoon {
 			return certificates.IgnorableError("%v", err)
@@ -162,6 +170,14 @@ func (r *registrar) answer(ctx context.Context, csr *certificatesv1.CertificateS
 		return nil
 	}
 	address := csr.Annotations[join.AnnotationAddress]
+	key := name + " " + address + " " + v.reason
+	if r.now().Sub(r.told[key]) < tellAgain {
+		return nil // a PC whose systemd starts it again and again
+	}
+	if len(r.told) >= maxTold {
+		clear(r.told)
+	}
+	r.told[key] = r.now()
 	r.Say("refused a PC (%s) that asked to be the node %s: %s", address, name, v.message)
 	return r.tell(ctx, name, fmt.Sprintf("A PC (%s) was refused as this node: %s", address, v.message))
 }
@@ -200,8 +216,11 @@ func (r *registrar) look(ctx context.Context, name string) (node, error) {
 		return node{}, err
 	}
 	n := node{record: rec}
+	if len(validation.IsDNS1123Subdomain(name)) > 0 { // it can't be asked for
+		return n, nil
+	}
 	object, err := r.client.CoreV1().Nodes().Get(ctx, name, metav1.GetOptions{})
-	if apierrors.IsNotFound(err) || apierrors.IsBadRequest(err) {
+	if apierrors.IsNotFound(err) {
 		return n, nil
 	}
 	if err != nil {

@@ -58,12 +58,13 @@ type registrar struct {
 	signer  Signer
 	records records
 	now     func() time.Time
+	told    map[string]time.Time // what was refused, and when; one worker alone uses it
 	ready   chan struct{}
 }
 
 // New returns the registrar.
 func New(o Options) lifecycle.Component {
-	r := &registrar{Options: o, now: time.Now, ready: make(chan struct{})}
+	r := &registrar{Options: o, now: time.Now, told: map[string]time.Time{}, ready: make(chan struct{})}
 	return lifecycle.NewTask("registrar", r.run, func(ctx context.Context) error {
 		select {
 		case <-r.ready:

@@ -125,16 +125,20 @@ func infoOf(s *corev1.Secret) TokenInfo {
 	return info
 }
 
-// DeleteToken deletes a token by its id; whoever joined with it stays.
-func DeleteToken(ctx context.Context, client kubernetes.Interface, id string) error {
-	err := client.CoreV1().Secrets(join.Namespace).Delete(ctx, secretName(id), metav1.DeleteOptions{})
+// DeleteToken deletes a token by its id, and returns what it was; whoever joined with it stays.
+func DeleteToken(ctx context.Context, client kubernetes.Interface, id string) (TokenInfo, error) {
+	secrets := client.CoreV1().Secrets(join.Namespace)
+	s, err := secrets.Get(ctx, secretName(id), metav1.GetOptions{})
+	if err == nil {
+		err = secrets.Delete(ctx, s.Name, metav1.DeleteOptions{})
+	}
 	if apierrors.IsNotFound(err) {
-		return fmt.Errorf("delete token: there is none with the id %s: see `labk token list`", id)
+		return TokenInfo{}, fmt.Errorf("delete token: there is none with the id %s: see `labk token list`", id)
 	}
 	if err != nil {
-		return fmt.Errorf("delete token: %w", err)
+		return TokenInfo{}, fmt.Errorf("delete token: %w", err)
 	}
-	return nil
+	return infoOf(s), nil
 }
 
 // ensurePermanent makes the server's own token known, and its predecessor unknown.

@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -9,8 +10,6 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
-
-	"context"
 
 	"github.com/fsnotify/fsnotify"
 	"k8s.io/apimachinery/pkg/types"
@@ -24,15 +23,15 @@ type addresses struct {
 	changed func()
 
 	mu    sync.Mutex
-	files map[string]attachment // by path, in the order of their coming
-	count int
+	files map[string]attachment // by path
+	count int                   // of files noted so far
 }
 
 // attachment is what is read of a file.
 type attachment struct {
 	pod   types.NamespacedName
 	addrs []netip.Addr
-	order int
+	order int // later is more
 }
 
 func newAddresses(folder string, changed func()) *addresses {
@@ -69,13 +68,18 @@ func (a *addresses) run(ctx context.Context) error {
 	}
 }
 
-// readAll reads every file, the oldest first: of two that tell the same address the newer is right.
+// readAll reads every file, also those that were there before, the oldest first: of two that tell the same address the newer is right.
 func (a *addresses) readAll() error {
 	entries, err := os.ReadDir(a.folder)
 	if err != nil {
 		return fmt.Errorf("read the folder of CNI results: %w", err)
 	}
 	modified := map[string]int64{}
+	a.mu.Lock()
+	for file := range a.files {
+		modified[file] = 0
+	}
+	a.mu.Unlock()
 	for _, e := range entries {
 		if info, err := e.Info(); err == nil {
 			modified[filepath.Join(a.folder, e.Name())] = info.ModTime().UnixNano()

@@ -10,6 +10,9 @@ import (
 	"sync"
 	"time"
 
+	v1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/clientcmd"
 	"k8s.io/klog/v2"
@@ -23,7 +26,7 @@ import (
 const (
 	// pause is between two writes: many changes at once become one.
 	pause = 100 * time.Millisecond
-	// retry is after a write that failed.
+	// retry is after something that failed.
 	retry = 2 * time.Second
 	// inspection is how often it is looked whether the rules are still there. Others may flush the whole packet filter.
 	inspection = 30 * time.Second
@@ -74,6 +77,8 @@ type controller struct {
 	view      *view
 	addresses *addresses
 	writer    writer
+	client    kubernetes.Interface
+	failing   bool // the last sync failed
 	kernel    state
 }
 
@@ -104,11 +109,10 @@ func (c *controller) run(ctx context.Context) error {
 		return err
 	}
 	cfg.ContentType = "application/vnd.kubernetes.protobuf"
-	client, err := kubernetes.NewForConfig(cfg)
-	if err != nil {
+	if c.client, err = kubernetes.NewForConfig(cfg); err != nil {
 		return err
 	}
-	if c.view, err = newView(client, &c.tasks, func() { kick(c.kicks) }); err != nil {
+	if c.view, err = newView(c.client, &c.tasks, func() { kick(c.kicks) }); err != nil {
 		return err
 	}
 	c.addresses = newAddresses(c.opts.CNIResults, func() { kick(c.hurry); kick(c.kicks) })
@@ -116,8 +120,14 @@ func (c *controller) run(ctx context.Context) error {
 	defer c.tasks.Wait()
 	defer cancel()
 	c.tasks.Go(func() {
-		if err := c.addresses.run(ctx); err != nil {
-			klog.ErrorS(err, "Network policies learn of new pods from the API only")
+		for ctx.Err() == nil {
+			if err := c.addresses.run(ctx); err != nil { // a machine has only so many inotify instances
+				klog.ErrorS(err, "Network policies learn of new pods from the API only")
+			}
+			select {
+			case <-time.After(retry):
+			case <-ctx.Done():
+			}
 		}
 	})
 	c.view.start(ctx)
@@ -153,11 +163,16 @@ func (c *controller) loop(ctx context.Context) error {
 		default:
 		}
 		wait := pause
-		if err := c.sync(ctx); err != nil && ctx.Err() == nil {
+		err := c.sync(ctx)
+		if err != nil && ctx.Err() == nil {
 			klog.ErrorS(err, "Could not enforce network policies")
 			wait = retry
 			kick(c.kicks)
+			if !c.failing {
+				c.report(ctx, err)
+			}
 		}
+		c.failing = err != nil
 		select {
 		case <-time.After(wait):
 		case <-c.hurry:
@@ -185,6 +200,21 @@ func (c *controller) sync(ctx context.Context) error {
 	}
 	c.kernel = written
 	return nil
+}
+
+// report makes an event of this node of a failure, so that `kubectl describe node` shows it.
+func (c *controller) report(ctx context.Context, failure error) {
+	now := metav1.Now()
+	node := v1.ObjectReference{Kind: "Node", Name: c.opts.Config.NodeName, UID: types.UID(c.opts.Config.NodeName)} // as the kubelet's events of a node
+	_, err := c.client.CoreV1().Events(metav1.NamespaceDefault).Create(ctx, &v1.Event{
+		ObjectMeta:     metav1.ObjectMeta{GenerateName: c.opts.Config.NodeName + ".", Namespace: metav1.NamespaceDefault},
+		InvolvedObject: node, Type: v1.EventTypeWarning, Reason: "NetworkPolicyNotEnforced",
+		Message: fmt.Sprintf("changes of network policies are not in force on this node: %v", failure),
+		Source:  v1.EventSource{Component: "labk", Host: c.opts.Config.NodeName}, FirstTimestamp: now, LastTimestamp: now, Count: 1,
+	}, metav1.CreateOptions{})
+	if err != nil {
+		klog.ErrorS(err, "Could not report that network policies are not enforced")
+	}
 }
 
 // clean removes all rules, also those of an earlier run.

@@ -95,7 +95,7 @@ func TestDamage(t *testing.T) {
 	c := cluster.Start(t, cluster.Options{Args: []string{"--disable=coredns"}})
 	t.Run("in use", func(t *testing.T) {
 		pid := strings.TrimSpace(c.ReadFile(t, string(data.Lock())))
-		check(t, c.Labk(t, "server"), failed, "/var/lib/labk", "in use", "pid "+pid)
+		c.Labk(t, "server").Refused(t, failed, "/var/lib/labk", "in use", "pid "+pid)
 	})
 	t.Run("check beside a server", func(t *testing.T) {
 		if r := c.Labk(t, "check"); r.Code != 0 {
@@ -134,10 +134,10 @@ func testImageArchive(t *testing.T, c *cluster.Cluster) {
 		t.Run(f.name, func(t *testing.T) {
 			path := "/root/" + f.name
 			c.WriteFile(t, path, f.text)
-			check(t, c.Labk(t, "image", "import", path), failed, path, f.want)
+			c.Labk(t, "image", "import", path).Refused(t, failed, path, f.want)
 		})
 	}
-	check(t, c.Labk(t, "image", "import", "/root/none.tar"), failed, "/root/none.tar", "no such file")
+	c.Labk(t, "image", "import", "/root/none.tar").Refused(t, failed, "/root/none.tar", "no such file")
 	if after := c.Labk(t, "image", "list").Stdout; after != before || strings.Contains(after, ref) {
 		t.Errorf("images before:\n%safter:\n%s", before, after)
 	}

@@ -45,6 +45,10 @@ func badHosts(t *testing.T) []mistake {
 			setup: without("nft iptables*"), undo: "rm -r " + programs,
 			argv: append([]string{"env", "PATH=" + programs}, server()...),
 			code: failed, want: []string{"neither nft nor iptables", "nftables"}},
+		{name: "nft without names of protocols",
+			setup: without("iptables*") + " && mv /etc/protocols /root/", undo: "mv /root/protocols /etc/ && rm -r " + programs,
+			argv: append([]string{"env", "PATH=" + programs}, server()...),
+			code: failed, want: []string{"/etc/protocols", "netbase"}},
 		{name: "clock before the certificates",
 			files: map[string]string{"/var/lib/labk/server/tls/server-ca.crt": futureCertificate(t)},
 			undo:  "rm -r /var/lib/labk",
@@ -70,12 +74,12 @@ func futureCertificate(t *testing.T) string {
 func TestBadHost(t *testing.T) {
 	c := cluster.Start(t, cluster.Options{DontStart: true})
 	t.Run("good", func(t *testing.T) {
-		before := inventory(t, c)
+		before := c.Server.Inventory(t, kept...)
 		if r := c.Labk(t, "check"); r.Code != 0 {
 			t.Errorf("`labk check` fails on a good host with code %d:\n%s%s", r.Code, r.Stdout, r.Stderr)
 		}
 		results(t, c.Labk(t, "check", "-o", "json"))
-		compare(t, before, inventory(t, c))
+		c.Server.Unchanged(t, before, kept...)
 	})
 	for _, m := range badHosts(t) {
 		t.Run(m.name, func(t *testing.T) { m.try(t, c) })

@@ -2,10 +2,13 @@ package network
 
 import (
 	"errors"
+	"fmt"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/miekg/dns"
+	corev1 "k8s.io/api/core/v1"
 
 	"github.com/labk/labk/tests/e2e/cluster"
 )
@@ -35,6 +38,22 @@ func TestNoDefaultRoute(t *testing.T) {
 		}
 		return err
 	})
+}
+
+// Minimal installations lack /etc/protocols (Debian's package netbase). nft then prints protocols as numbers, by which kube-proxy does not
+// know its own rules again: at every other start it would take away all that it has just written.
+func TestNoProtocolNames(t *testing.T) {
+	w := start(t, 1, cluster.Options{Before: func(c *cluster.Cluster) { c.Sh(t, "rm /etc/protocols") }})
+	s := w.service(t, "node-port", "hello", func(s *corev1.ServiceSpec) { s.Type = corev1.ServiceTypeNodePort })
+	reachAll(t, "from outside", with(w.Outside()), w.nodePort(s), len(w.hellos))
+	for i := range 2 {
+		w.Server.Restart(t, syscall.SIGTERM)
+		// when a new one answers, kube-proxy has written its rules
+		fresh := w.service(t, fmt.Sprintf("fresh-%d", i), "hello", func(s *corev1.ServiceSpec) { s.Type = corev1.ServiceTypeNodePort })
+		reachAll(t, "from outside, after a restart", with(w.Outside()), w.nodePort(fresh), len(w.hellos))
+		reachAll(t, "from outside, of old", with(w.Outside()), w.nodePort(s), len(w.hellos))
+		reachAll(t, "from a pod, of old", w.fromPod(t, w.client.Name), "http://"+s.Spec.ClusterIP+"/", len(w.hellos))
+	}
 }
 
 // Where there is no nft, iptables does all of it.

@@ -100,6 +100,7 @@ var cases = []struct {
 }
 
 func TestNFTables(t *testing.T) {
+	t.Parallel()
 	w := start(t, cluster.Options{})
 	t.Run("features", func(t *testing.T) { testFeatures(t, w) })
 	t.Run("life", func(t *testing.T) { testLife(t, w) })
@@ -107,6 +108,7 @@ func TestNFTables(t *testing.T) {
 
 // Where there is no nft, iptables does it.
 func TestIPTables(t *testing.T) {
+	t.Parallel()
 	const path = "/root/programs"
 	w := start(t, cluster.Options{
 		Env: []string{"PATH=" + path},

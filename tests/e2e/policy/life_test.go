@@ -138,7 +138,7 @@ metadata: {name: deny}
 spec: {podSelector: {matchLabels: {app: prisoner}}, policyTypes: [Ingress, Egress]}`)
 	w.expect(t, w.flows()...)
 	image := w.Busybox(t)
-	ask := fmt.Sprintf("nc -w 1 %s 9000 </dev/null && echo open || echo closed", w.pods["friend"].Status.PodIP)
+	ask := fmt.Sprintf("nc -w 1 %s 9000 </dev/null 2>/dev/null && echo open || echo closed", w.pods["friend"].Status.PodIP)
 	names := map[string]string{"free": "open"} // what the question is worth
 	for i := range 8 {
 		names[fmt.Sprintf("prisoner-%d", i)] = "closed"

@@ -1,0 +1,57 @@
+package cluster
+
+import (
+	"context"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/labk/labk/pkg/lab"
+)
+
+// PodNet finds a pod's network namespace on the host where it runs: the one that has the pod's address.
+func (c *Cluster) PodNet(t testing.TB, h *lab.Host, p *corev1.Pod) *lab.Net {
+	t.Helper()
+	const folder = "/run/netns"
+	dir, err := h.Path(folder)
+	if err != nil {
+		t.Fatal(err)
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		n, err := h.NetAt(filepath.Join(folder, e.Name()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		found := false
+		_ = n.Do(func() error { // another one may be going away
+			addrs, err := net.InterfaceAddrs()
+			for _, a := range addrs {
+				found = found || strings.HasPrefix(a.String(), p.Status.PodIP+"/")
+			}
+			return err
+		})
+		if found {
+			return n
+		}
+	}
+	t.Fatalf("no network namespace has the address %s of pod %s", p.Status.PodIP, p.Name)
+	return nil
+}
+
+// HTTPGet gets a URL from inside a network, over a connection of its own. The URL has an address, no name.
+func HTTPGet(ctx context.Context, n *lab.Net, url string) (*http.Response, error) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return nil, err
+	}
+	return httpClient(n).Do(request)
+}
