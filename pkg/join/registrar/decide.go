@@ -170,7 +170,7 @@ func servingRequest(r requester, request *x509.CertificateRequest, usages []cert
 		case !isServer && slices.ContainsFunc(limits.addresses, ip.Equal):
 			return forbid("the address %s is the server's, not the node %s's", ip, name), nil
 		case limits.others(ip) != "":
-			return forbid("the address %s is the node %s's, not the node %s's", ip, limits.others(ip), name), nil
+			return deny(join.ReasonAddressTaken, "the address %s is the node %s's, which is Ready, not the node %s's", ip, limits.others(ip), name), nil
 		case !known:
 			return verdict{}, fmt.Errorf("the address %s is not known as the node %s's", ip, name)
 		}
