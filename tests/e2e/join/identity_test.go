@@ -29,8 +29,8 @@ type school struct {
 	spare                *cluster.Node // the rival that lost
 }
 
-// TestIdentity lets PCs claim names that others have, or had. Not many nodes run at once: hosts have the machine's inotify instances in common, and a
-// kubelet takes twenty of the usual 128.
+// TestIdentity lets PCs claim names that others have, or had. Nodes are stopped when they have shown what they had to: all hosts have the machine's inotify
+// instances in common, usually 128, and a kubelet that gets none ends without a word.
 func TestIdentity(t *testing.T) {
 	image := lab.HostOptions{Name: imageName, MachineID: imageID}
 	c := cluster.Start(t, cluster.Options{Hosts: 7, Each: map[int]lab.HostOptions{2: image, 3: image}})
@@ -116,6 +116,7 @@ func testClone(t *testing.T, s *school) {
 	})
 	s.belongs(t, imageName, s.first)
 	s.joins(t, s.clone, cloneName, "--token", s.Token(t))
+	s.clone.Stop(t)
 }
 
 // testCopiedDisk gives a PC what the first keeps, credentials and all.
@@ -187,6 +188,7 @@ func testReimaged(t *testing.T, s *school) {
 	if !strings.Contains(s.first.Log(), "still sees it Ready; waiting") {
 		t.Errorf("it does not say that it waits:\n%s", s.first.Tail(10))
 	}
+	s.first.Stop(t)
 }
 
 // testReplaced gives the clone's node to the spare PC, and then lets the clone come back.
