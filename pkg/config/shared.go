@@ -1,9 +1,12 @@
 package config
 
 import (
+	"cmp"
 	"fmt"
+	"net"
 	"net/url"
 	"os"
+	"strconv"
 	"strings"
 )
 
@@ -57,14 +60,14 @@ func (c *Config) ServerURL() (*url.URL, error) {
 		return nil, wrong(fmt.Sprintf("%q is no URL", c.Server))
 	case u.Scheme != "https":
 		return nil, wrong(fmt.Sprintf("%q does not begin with https://", c.Server))
-	case strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.User != nil:
+	case strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.Fragment != "" || u.User != nil:
 		return nil, wrong(fmt.Sprintf("%q has more in it than a name and a port", c.Server))
 	}
-	if u.Port() == "" {
-		u.Host += ":" + defaultPort
+	port := cmp.Or(u.Port(), defaultPort)
+	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
+		return nil, wrong(fmt.Sprintf("%q: %s is no port", c.Server, port))
 	}
-	u.Path = ""
-	return u, nil
+	return &url.URL{Scheme: u.Scheme, Host: net.JoinHostPort(u.Hostname(), port)}, nil
 }
 
 // ReadToken returns the configured token, from wherever it is; empty if there is none. A mistake is an *Error.

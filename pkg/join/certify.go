@@ -54,27 +54,18 @@ func (j *joiner) certify(ctx context.Context, c *clients) error {
 	return g.Wait()
 }
 
-// certifyMachine asks with the token, and puts what it gets in the place of all credentials that there were. While the node of this name is still Ready and
-// may be this PC's own, it asks again.
+// certifyMachine asks with the token, and puts what it gets in the place of all credentials that there were.
 func (j *joiner) certifyMachine(ctx context.Context, c *clients, cas authorities) error {
-	w := wanted{signer: MachineSigner, usage: certificatesv1.UsageClientAuth, request: x509.CertificateRequest{
+	cert, key, err := j.request(ctx, c.asToken, wanted{signer: MachineSigner, usage: certificatesv1.UsageClientAuth, request: x509.CertificateRequest{
 		Subject: pkix.Name{CommonName: MachineUser + j.Config.NodeName, Organization: []string{MachineGroup}},
-	}}
-	for {
-		cert, key, err := j.request(ctx, c.asToken, w)
-		var denied *deniedError
-		if errors.As(err, &denied) && denied.reason == ReasonStillReady && ctx.Err() == nil {
-			j.wait(ctx, betweenRequests, "%s; waiting", denied.message)
-			continue
-		}
-		if err != nil {
-			return err
-		}
-		if err := j.files.forget(); err != nil {
-			return fmt.Errorf("forget who this PC was: %w", err)
-		}
-		return j.files.writeMachine(cas, cert, key, j.Machine)
+	}})
+	if err != nil {
+		return err
 	}
+	if err := j.files.forget(); err != nil {
+		return fmt.Errorf("forget who this PC was: %w", err)
+	}
+	return j.files.writeMachine(cas, cert, key, j.Machine)
 }
 
 func (j *joiner) certifyKubelet(ctx context.Context, c *clients, store string, w wanted) error {
@@ -97,8 +88,27 @@ type deniedError struct{ reason, message string }
 
 func (e *deniedError) Error() string { return e.message }
 
-// request makes a key, has its certificate signed and returns both as PEM.
+// request makes a key, has its certificate signed and returns both as PEM. While a node that may be this PC's own from before is still Ready, it asks again;
+// for an address not for ever, as another PC may have it too.
 func (j *joiner) request(ctx context.Context, with func() (*rest.Config, error), w wanted) (cert, key []byte, err error) {
+	began := time.Now()
+	for {
+		cert, key, err = j.requestOnce(ctx, with, w)
+		var denied *deniedError
+		switch {
+		case !errors.As(err, &denied) || ctx.Err() != nil:
+			return cert, key, err
+		case denied.reason == ReasonStillReady:
+			j.wait(ctx, betweenRequests, "%s; waiting", denied.message)
+		case denied.reason == ReasonAddressTaken && time.Since(began) < addressPatience:
+			j.wait(ctx, betweenAddressRequests, "%s; waiting", denied.message)
+		default:
+			return nil, nil, err
+		}
+	}
+}
+
+func (j *joiner) requestOnce(ctx context.Context, with func() (*rest.Config, error), w wanted) (cert, key []byte, err error) {
 	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, nil, err

@@ -35,6 +35,8 @@ const (
 const (
 	// ReasonStillReady: the name is this PC's own from before, and its node is still Ready. Ask again.
 	ReasonStillReady = "StillReady"
+	// ReasonAddressTaken: the address is that of another node that is still Ready: perhaps this PC's own under another name. Ask again.
+	ReasonAddressTaken = "AddressTaken"
 	// ReasonNameTaken: the node is another PC's.
 	ReasonNameTaken = "NameTaken"
 	// ReasonTokenUsedUp: the token has let in as many PCs as it may.

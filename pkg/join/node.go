@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/url"
 	"os"
+	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -27,8 +28,11 @@ const (
 	patience = 45 * time.Second
 	// between attempts.
 	between = 200 * time.Millisecond
-	// betweenRequests is the time between attempts that leave a request on the server.
-	betweenRequests = time.Second
+	// betweenRequests is the time between attempts that leave a request on the server, betweenAddressRequests between those that its user is told of.
+	betweenRequests        = time.Second
+	betweenAddressRequests = 5 * time.Second
+	// addressPatience is longer than a PC that is off can be Ready.
+	addressPatience = 75 * time.Second
 	// tell is how often a PC says what it waits for.
 	tell = 10 * time.Second
 	// maxSkew is by how many minor versions a kubelet may be older than its API server (Kubernetes' version skew policy); it may never be newer.
@@ -66,7 +70,9 @@ type joiner struct {
 	Options
 	files Files
 	known bool // this PC has joined before, as this node
-	told  time.Time
+
+	mu   sync.Mutex
+	told time.Time
 }
 
 // Check finds what is wrong with the token, or with its absence, before anything has been changed. The error is a *config.Error, or one of reading the disk.
@@ -170,7 +176,9 @@ func (j *joiner) trust() (trust, error) {
 // findServer tries until the server answers.
 func (j *joiner) findServer(ctx context.Context, t trust) ([]byte, error) {
 	began := time.Now()
+	j.mu.Lock()
 	j.told = began
+	j.mu.Unlock()
 	for {
 		ca, err := findServer(ctx, j.Server, t.caHash)
 		if err == nil {
@@ -189,10 +197,12 @@ func (j *joiner) findServer(ctx context.Context, t trust) ([]byte, error) {
 
 // wait waits, and now and then says why.
 func (j *joiner) wait(ctx context.Context, pause time.Duration, format string, args ...any) {
+	j.mu.Lock()
 	if time.Since(j.told) > tell {
 		j.told = time.Now()
 		j.Say(format, args...)
 	}
+	j.mu.Unlock()
 	select {
 	case <-time.After(pause):
 	case <-ctx.Done():

@@ -170,7 +170,7 @@ func servingRequest(r requester, request *x509.CertificateRequest, usages []cert
 		case !isServer && slices.ContainsFunc(limits.addresses, ip.Equal):
 			return forbid("the address %s is the server's, not the node %s's", ip, name), nil
 		case limits.others(ip) != "":
-			return forbid("the address %s is the node %s's, not the node %s's", ip, limits.others(ip), name), nil
+			return deny(join.ReasonAddressTaken, "the address %s is the node %s's, which is Ready, not the node %s's", ip, limits.others(ip), name), nil
 		case !known:
 			return verdict{}, fmt.Errorf("the address %s is not known as the node %s's", ip, name)
 		}
@@ -178,6 +178,9 @@ func servingRequest(r requester, request *x509.CertificateRequest, usages []cert
 	return approve("the node's own name and addresses"), nil
 }
 
+// usageSet is what upstream's checks of requests take.
+//
+//lint:ignore SA1019 they still take the deprecated type
 func usageSet(usages []certificatesv1.KeyUsage) sets.String {
 	out := sets.NewString()
 	for _, u := range usages {

@@ -1,0 +1,161 @@
+package join
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"errors"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/labk/labk/pkg/config"
+	"github.com/labk/labk/pkg/paths"
+)
+
+func TestCheckSkew(t *testing.T) {
+	for name, tc := range map[string]struct {
+		mine, theirs string
+		want         string // part of the error; empty: they fit
+	}{
+		"the same":           {"v1.37.1+labk1", "v1.37.1+labk1", ""},
+		"another patch":      {"v1.37.4+labk1", "v1.37.1+labk1", ""},
+		"older":              {"v1.36.0+labk1", "v1.37.1+labk1", ""},
+		"three older":        {"v1.34.9+labk1", "v1.37.1+labk1", ""},
+		"four older":         {"v1.33.9+labk1", "v1.37.1+labk1", "older than the server (v1.37.1+labk1) by more than 3 minor versions"},
+		"newer":              {"v1.38.0+labk1", "v1.37.9+labk1", "newer than the server (v1.37.9+labk1), and a node must not be"},
+		"newer, major":       {"v2.0.0", "v1.99.0", "a node must not be"},
+		"no version here":    {"unknown", "v1.37.1", ""},
+		"no version there":   {"v1.37.1", "", "is it a labk server?"},
+		"nonsense there":     {"v1.37.1", "latest", `"latest"`},
+		"a pre-release here": {"v1.37.0-rc.1", "v1.37.1", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			err := checkSkew(tc.mine, tc.theirs)
+			if (err == nil) != (tc.want == "") || err != nil && !strings.Contains(err.Error(), tc.want) {
+				t.Errorf("got %v, want %q", err, tc.want)
+			}
+		})
+	}
+}
+
+// joinedPC makes the credentials of a PC that joined as the node, at a time, and returns the hash of its cluster's CA.
+func joinedPC(t *testing.T, files Files, node string, m Machine, when time.Time) string {
+	t.Helper()
+	ca := makeCA(t, "ca", func() time.Time { return when })
+	text, err := os.ReadFile(ca.Cert)
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	request, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{Subject: pkix.Name{CommonName: MachineUser + node}}, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert, err := ca.SignRequest(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: request}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := files.writeMachine(authorities{text, text}, cert, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), m); err != nil {
+		t.Fatal(err)
+	}
+	return hashOf(t, ca)
+}
+
+// TestTrust: OWN in a token stands for the hash of the CA that the PC joined with.
+func TestTrust(t *testing.T) {
+	pc := Machine{ID: "id", MACs: []string{"a"}}
+	whole := "labk1-OWN-" + someToken.Bootstrap()
+	for name, tc := range map[string]struct {
+		joined  string // as which node
+		machine Machine
+		age     time.Duration
+		damage  string // a file to remove
+		token   string
+		known   bool
+		want    string // part of the error
+	}{
+		"new, no token":             {want: "has not joined yet"},
+		"new":                       {token: someToken.String()},
+		"new, half a token":         {token: "labk1-", want: "copy the whole token"},
+		"joined, no token":          {joined: "pc", machine: pc, known: true},
+		"joined, own token":         {joined: "pc", machine: pc, token: whole, known: true},
+		"joined, other cluster":     {joined: "pc", machine: pc, token: someToken.String()},
+		"re-installed":              {joined: "pc", machine: Machine{ID: "other", MACs: []string{"a"}}, known: true},
+		"copied, no token":          {joined: "pc", machine: Machine{ID: "id", MACs: []string{"b"}}, want: "copy of another PC's"},
+		"copied":                    {joined: "pc", machine: Machine{ID: "id", MACs: []string{"b"}}, token: whole},
+		"renamed, no token":         {joined: "old", machine: pc, want: "joined as the node old, not as pc"},
+		"renamed":                   {joined: "old", machine: pc, token: whole},
+		"ended, no token":           {joined: "pc", machine: pc, age: 11 * 365 * 24 * time.Hour, want: "has not joined yet"},
+		"ended":                     {joined: "pc", machine: pc, age: 11 * 365 * 24 * time.Hour, token: whole},
+		"half joined, no token":     {joined: "pc", machine: pc, damage: "machine.crt", want: "has not joined yet"},
+		"without its key":           {joined: "pc", machine: pc, damage: "machine.key", token: whole},
+		"without the CA":            {joined: "pc", machine: pc, damage: "server-ca.crt", token: whole},
+		"without its machine":       {joined: "pc", machine: pc, damage: "machine.json", want: "copy of another PC's"},
+		"joined, and half a token":  {joined: "pc", machine: pc, token: "labk1-", want: "copy the whole token"},
+		"without the clients' CA":   {joined: "pc", machine: pc, damage: "client-ca.crt", known: true},
+		"without the machine, anew": {joined: "pc", machine: pc, damage: "machine.json", token: whole},
+	} {
+		t.Run(name, func(t *testing.T) {
+			data := paths.Data(t.TempDir())
+			files := NodeFiles(data)
+			own := ""
+			if tc.joined != "" {
+				own = joinedPC(t, files, tc.joined, pc, time.Now().Add(-tc.age))
+			}
+			if tc.damage != "" {
+				if err := os.Remove(files.Dir + "/" + tc.damage); err != nil {
+					t.Fatal(err)
+				}
+			}
+			text := strings.Replace(tc.token, "OWN", own, 1)
+			j := &joiner{files: files, Options: Options{Config: &config.Config{NodeName: "pc"}, Machine: tc.machine, Token: func() (string, error) { return text, nil }}}
+			got, err := j.trust()
+			if tc.want != "" {
+				if mistake := new(config.Error); !errors.As(err, &mistake) || mistake.Option != "token" || !strings.Contains(err.Error(), tc.want) {
+					t.Errorf("got %v, want %q", err, tc.want)
+				}
+				return
+			}
+			if err != nil || got.known != tc.known || (got.token != nil) != (text != "") {
+				t.Fatalf("got %+v, %v", got, err)
+			}
+			if got.token != nil && got.caHash != got.token.CAHash || got.token == nil && got.caHash != own {
+				t.Errorf("it would trust the CA %s", got.caHash)
+			}
+		})
+	}
+}
+
+func TestForgetAndWriteMachine(t *testing.T) {
+	files := NodeFiles(paths.Data(t.TempDir()))
+	if err := files.forget(); err != nil {
+		t.Errorf("nothing to forget: %v", err)
+	}
+	joinedPC(t, files, "pc", Machine{MACs: []string{"a"}}, time.Now())
+	if got := files.joinedAs(time.Now()); got != "pc" {
+		t.Errorf("joined as %q", got)
+	}
+	for _, path := range []string{files.machine.Key, files.identity} {
+		if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
+			t.Errorf("%s: %v, %v", path, info, err)
+		}
+	}
+	if err := files.forget(); err != nil {
+		t.Fatal(err)
+	}
+	if left, err := os.ReadDir(files.Dir); err != nil || len(left) > 0 || files.joinedAs(time.Now()) != "" {
+		t.Errorf("left: %v, %v", left, err)
+	}
+}
