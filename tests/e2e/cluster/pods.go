@@ -47,6 +47,22 @@ func (c *Cluster) PodNet(t testing.TB, h *lab.Host, p *corev1.Pod) *lab.Net {
 	return nil
 }
 
+// MTU is that of eth0 inside a network, in bytes.
+func MTU(t testing.TB, n *lab.Net) (mtu int) {
+	t.Helper()
+	err := n.Do(func() error {
+		card, err := net.InterfaceByName("eth0")
+		if err == nil {
+			mtu = card.MTU
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return mtu
+}
+
 // HTTPGet gets a URL from inside a network, over a connection of its own. The URL has an address, no name.
 func HTTPGet(ctx context.Context, n *lab.Net, url string) (*http.Response, error) {
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)

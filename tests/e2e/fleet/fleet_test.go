@@ -104,11 +104,14 @@ func testRoles(t *testing.T, w *world) {
 	}
 }
 
-// Each pod reaches each other pod, and is seen by its own address there.
+// Each pod reaches each other pod, and is seen by its own address there. VXLAN takes 50 bytes of what the cables carry.
 func testAcross(t *testing.T, w *world) {
 	pods := w.pods(t)
 	for _, from := range pods {
 		n := w.PodNet(t, w.host(t, from.Spec.NodeName), &from)
+		if mtu := cluster.MTU(t, n); mtu != 1450 {
+			t.Errorf("%s has MTU %d, want 1450", from.Name, mtu)
+		}
 		for _, to := range pods {
 			body := get(t, n, to.Status.PodIP+":8080")
 			if want := "you are " + from.Status.PodIP + ":"; !strings.Contains(body, want) {

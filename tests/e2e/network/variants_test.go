@@ -58,14 +58,7 @@ func TestNoProtocolNames(t *testing.T) {
 
 // Where there is no nft, iptables does all of it.
 func TestIPTables(t *testing.T) {
-	const path = "/root/programs"
-	w := start(t, 2, cluster.Options{
-		Env: []string{"PATH=" + path},
-		Before: func(c *cluster.Cluster) {
-			c.Sh(t, `mkdir `+path+` && cd `+path+` && for d in /usr/sbin /usr/bin; do
-				for f in $d/*; do [ -x "$f" ] && ln -sf "$f" .; done; done; rm nft`)
-		},
-	})
+	w := start(t, 2, cluster.Options{Env: cluster.EnvWithoutNft(), Before: func(c *cluster.Cluster) { c.Server.HideNft(t) }})
 	if rules := w.Sh(t, "iptables-save -t nat"); !strings.Contains(rules, "KUBE-SERVICES") {
 		t.Errorf("iptables has no rules for Services:\n%s", rules)
 	}
