@@ -178,7 +178,8 @@ func TestServingRequest(t *testing.T) {
 			return ""
 		},
 	}
-	n := node{exists: true, addresses: []net.IP{net.IPv4(10, 0, 0, 4)}, record: known}
+	n := node{exists: true, addresses: []net.IP{net.IPv4(10, 0, 0, 2), net.IPv4(10, 0, 0, 4)}, record: known}
+	said := net.IPv4(10, 0, 0, 8)
 	with := func(dns []string, ips ...string) *x509.CertificateRequest {
 		return kubelet(func(r *x509.CertificateRequest) {
 			r.DNSNames = dns
@@ -199,6 +200,9 @@ func TestServingRequest(t *testing.T) {
 		"renewed":                {from: nodeItself, request: with(own, "10.0.0.4")},
 		"name alone":             {from: nodeItself, request: with(own)},
 		"both addresses":         {from: nodeItself, request: with(own, "10.0.0.2", "10.0.0.4")},
+		"new, as the PC says":    {from: machine, request: with(own, "10.0.0.8")},
+		"new, not as it says":    {from: machine, request: with(own, "10.0.0.9"), later: true},
+		"new, of the node":       {from: nodeItself, request: with(own, "10.0.0.8"), later: true},
 		"not known yet":          {from: nodeItself, request: with(own, "10.0.0.9"), later: true},
 		"another node's":         {from: nodeItself, request: with(own, "10.0.0.2", "10.0.0.3"), want: "the node pc2's"},
 		"the server's":           {from: nodeItself, request: with(own, "10.0.0.1"), want: "the server's"},
@@ -221,7 +225,7 @@ func TestServingRequest(t *testing.T) {
 			if tc.usages == nil {
 				tc.usages = forServing
 			}
-			v, err := servingRequest(tc.from, tc.request, tc.usages, "pc1", false, n, limits)
+			v, err := servingRequest(tc.from, tc.request, tc.usages, "pc1", false, n, said, limits)
 			if (err != nil) != tc.later {
 				t.Fatalf("got %+v, %v", v, err)
 			}
@@ -236,7 +240,7 @@ func TestServingRequest(t *testing.T) {
 	request.Subject.CommonName = "system:node:first"
 	at := node{exists: true, addresses: []net.IP{net.IPv4(10, 0, 0, 1)}, record: known}
 	for isServer, want := range map[bool]bool{true: true, false: false} {
-		if v, err := servingRequest(first, request, forServing, "first", isServer, at, limits); err != nil || v.approved != want {
+		if v, err := servingRequest(first, request, forServing, "first", isServer, at, nil, limits); err != nil || v.approved != want {
 			t.Errorf("the server: %v: got %+v, %v", isServer, v, err)
 		}
 	}
