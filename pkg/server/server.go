@@ -92,7 +92,7 @@ func (s *server) assemble(ctx context.Context, g *lifecycle.Group, o Options) er
 		Machines: func() (registrar.Signer, error) { return s.id.clientCA, nil },
 		ClientCA: s.id.credentials.ClientCA, ServerCA: s.id.credentials.ServerCA, SigningDuration: controllers.SigningDuration,
 		Self: machine, Names: s.id.apiNames(), Addresses: s.id.apiAddresses(), Version: version.Version, Say: s.say,
-	}), "rights")
+	}), "kube-apiserver") // it has all rights itself
 	if !cfg.DisableAgent {
 		server, err := url.Parse(controlplane.URL(cfg))
 		if err != nil {
@@ -101,7 +101,7 @@ func (s *server) assemble(ctx context.Context, g *lifecycle.Group, o Options) er
 		g.Add(join.New(join.Options{
 			Config: cfg, Data: s.data, Server: server, Token: func() (string, error) { return s.id.token.String(), nil }, Own: true,
 			Machine: machine, Address: address.IP, Version: version.Version, Say: s.say,
-		}), "registrar")
+		}), "registrar", "rights")
 		node := agent.Options{Config: cfg, Data: s.data, Host: o.Host, Payload: s.payload, Address: address, Known: true}
 		if _, err := agent.Add(ctx, g, node); err != nil {
 			return err
