@@ -8,16 +8,18 @@ import (
 	"strings"
 )
 
-// A labk has about 20 of root's inotify instances, pods that watch files as root have one or two each.
+// A server takes about 20 of root's inotify instances, an agent 8; pods that watch files as root take one or two each.
 const (
-	inotifyLimit = "proc/sys/fs/inotify/max_user_instances"
-	inotifySpare = 64
+	inotifyLimit  = "proc/sys/fs/inotify/max_user_instances"
+	inotifyServer = 24
+	inotifyAgent  = 10
+	inotifySpare  = 64
 )
 
 func inotifyProbes() []Probe {
 	return []Probe{{Fault: Fault{
-		Code: "LABK070", Title: "inotify", Severity: Warning,
-		Cause:  "Root may have fewer than 64 more inotify instances (fs.inotify.max_user_instances). labk needs about 20 and pods that watch files one or two each; without one a program says \"too many open files\".",
+		Code: "LABK070", Title: "inotify", Severity: Fatal,
+		Cause:  "Root may have too few more inotify instances (fs.inotify.max_user_instances): a server needs 24 to start, an agent 10, or its kubelet ends without a word. With fewer than 64 it is a warning: pods that watch files need one or two each, and say \"too many open files\" without.",
 		Remedy: "sysctl -w fs.inotify.max_user_instances=512, and the same line without sysctl -w in /etc/sysctl.d/90-labk.conf to keep it",
 	}, look: lookInotify, asRoot: true}}
 }
@@ -32,7 +34,14 @@ func lookInotify(_ context.Context, h Host) finding {
 		return pass("no such limit")
 	}
 	used := h.inotifyInstances()
-	if limit-used < inotifySpare {
+	needed := inotifyAgent
+	if h.Server {
+		needed = inotifyServer
+	}
+	switch free := limit - used; {
+	case h.Starting && free < needed:
+		return fail("root has %d of %d instances", used, limit)
+	case free < inotifySpare:
 		return warn("root has %d of %d instances", used, limit)
 	}
 	return pass("root has %d of %d instances", used, limit)

@@ -242,6 +242,8 @@ func TestLAN(t *testing.T) {
 var inotifyCases = []probeCase{
 	{"LABK070", "as Debian has it", func(f *fake) { f.inotify(20) }, Pass, "root has 20 of 128 instances"},
 	{"LABK070", "many", func(f *fake) { f.inotify(65) }, Warn, "root has 65 of 128 instances\nsysctl -w fs.inotify.max_user_instances=512"},
+	{"LABK070", "too many to start", func(f *fake) { f.Starting = true; f.inotify(105) }, Fail, "root has 105 of 128 instances\nsysctl -w"},
+	{"LABK070", "enough for an agent", func(f *fake) { f.Starting, f.Server = true, false; f.inotify(105) }, Warn, "root has 105 of 128 instances\nsysctl -w"},
 	{"LABK070", "another user's", func(f *fake) { f.inotify(65); f.write("proc/123/status", "Name:\tcode\nUid:\t1000\t1000\n") }, Pass, "root has 0 of 128"},
 	{"LABK070", "no limit", func(f *fake) { f.remove(inotifyLimit) }, Pass, "no such limit"},
 }

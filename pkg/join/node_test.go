@@ -9,6 +9,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -157,5 +158,43 @@ func TestForgetAndWriteMachine(t *testing.T) {
 	}
 	if left, err := os.ReadDir(files.Dir); err != nil || len(left) > 0 || files.joinedAs(time.Now()) != "" {
 		t.Errorf("left: %v, %v", left, err)
+	}
+}
+
+// TestKeep: a certificate a start, so those before it must go.
+func TestKeep(t *testing.T) {
+	files := NodeFiles(paths.Data(t.TempDir()))
+	joinedPC(t, files, "pc", Machine{}, time.Now())
+	cert, err := os.ReadFile(files.machine.Cert)
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, err := os.ReadFile(files.machine.Key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	old, other := filepath.Join(files.Dir, clientStore+"-2025-01-01-00-00-00.pem"), filepath.Join(files.Dir, servingStore+"-2025-01-01-00-00-00.pem")
+	for _, path := range []string{old, other} {
+		if err := os.WriteFile(path, append(cert, key...), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Symlink(old, filepath.Join(files.Dir, clientStore+"-current.pem")); err != nil {
+		t.Fatal(err)
+	}
+	if err := files.keep(clientStore, cert, key); err != nil {
+		t.Fatal(err)
+	}
+	if got := files.current(clientStore, time.Now(), MachineUser+"pc"); got == nil {
+		t.Error("it is not the current one")
+	}
+	if files.current(clientStore, time.Now(), MachineUser+"other") != nil || files.current(servingStore, time.Now(), MachineUser+"pc") != nil {
+		t.Error("another's is the current one")
+	}
+	if _, err := os.Stat(old); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the old one: %v", err)
+	}
+	if _, err := os.Stat(other); err != nil {
+		t.Errorf("the other store's: %v", err)
 	}
 }

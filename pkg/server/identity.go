@@ -96,13 +96,13 @@ func (i *identity) apiNames() []string {
 }
 
 func (i *identity) apiAddresses() []net.IP {
-	ips := []net.IP{net.IPv4(127, 0, 0, 1), i.cfg.APIServiceIP()}
+	ips := []net.IP{net.IPv4(127, 0, 0, 1)}
 	for _, san := range append([]string{i.node.String(), i.cfg.AdvertiseAddress, i.cfg.BindAddress}, i.cfg.TLSSANs...) {
 		if ip := net.ParseIP(san); ip != nil && !ip.IsUnspecified() && !slices.ContainsFunc(ips, ip.Equal) {
 			ips = append(ips, ip)
 		}
 	}
-	return ips
+	return append(ips, i.cfg.APIServiceIP()) // last: of no use to people who read which addresses there are
 }
 
 func (i *identity) ensureServing(ca *pki.CA) error {

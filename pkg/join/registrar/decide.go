@@ -163,11 +163,13 @@ func servingRequest(r requester, request *x509.CertificateRequest, usages []cert
 		}
 	}
 	for _, ip := range request.IPAddresses {
+		api := slices.ContainsFunc(limits.addresses, ip.Equal)
 		known := slices.ContainsFunc(n.addresses, ip.Equal) || r.isMachine(name) && ip.Equal(said)
 		switch {
 		case !ip.IsGlobalUnicast(), slices.ContainsFunc(limits.networks, func(c *net.IPNet) bool { return c.Contains(ip) }):
 			return forbid("the node %s may not have a certificate for the address %s", name, ip), nil
-		case !isServer && slices.ContainsFunc(limits.addresses, ip.Equal):
+		case api && isServer: // whatever its node was called before
+		case api:
 			return forbid("the address %s is the server's, not the node %s's", ip, name), nil
 		case limits.others(ip) != "":
 			return deny(join.ReasonAddressTaken, "the address %s is the node %s's, which is Ready, not the node %s's", ip, limits.others(ip), name), nil

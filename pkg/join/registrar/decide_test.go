@@ -239,6 +239,7 @@ func TestServingRequest(t *testing.T) {
 	request := with([]string{"first"}, "10.0.0.1")
 	request.Subject.CommonName = "system:node:first"
 	at := node{exists: true, addresses: []net.IP{net.IPv4(10, 0, 0, 1)}, record: known}
+	limits.others = func(net.IP) string { return "what it was called before" }
 	for isServer, want := range map[bool]bool{true: true, false: false} {
 		if v, err := servingRequest(first, request, forServing, "first", isServer, at, nil, limits); err != nil || v.approved != want {
 			t.Errorf("the server: %v: got %+v, %v", isServer, v, err)

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
@@ -70,6 +71,13 @@ func TestJoining(t *testing.T) {
 		})
 	})
 	t.Run("the server's own token", func(t *testing.T) { testOwnToken(t, c) })
+	t.Run("the server's new name", func(t *testing.T) {
+		c.Server.Restart(t, syscall.SIGTERM, "--tls-san", known, "--node-name", "new-name")
+		n := getNode(t, c, "new-name")
+		if _, ok := n.Labels["node-role.kubernetes.io/control-plane"]; !ok || !isReady(n) {
+			t.Errorf("its labels are %v, Ready: %v", n.Labels, isReady(n))
+		}
+	})
 }
 
 // testNode looks at the node that a is.
