@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"sync"
@@ -35,6 +36,29 @@ func (h *Host) NetAt(file string) (*Net, error) {
 		return nil, err
 	}
 	return &Net{path: path}, nil
+}
+
+// NetOf is the network namespace of the host's /run/netns that has an address, such as a pod's.
+func (h *Host) NetOf(addr netip.Addr) (*Net, error) {
+	const folder = "/run/netns"
+	dir, err := h.Path(folder)
+	if err != nil {
+		return nil, err
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, fmt.Errorf("list the networks of host %s: %w", h.Name(), err)
+	}
+	for _, e := range entries {
+		n, err := h.NetAt(filepath.Join(folder, e.Name()))
+		if err != nil {
+			return nil, err
+		}
+		if found, err := n.has(addr); err == nil && found { // another one may be going away
+			return n, nil
+		}
+	}
+	return nil, fmt.Errorf("no network of host %s has the address %s", h.Name(), addr)
 }
 
 // Running says whether the host has power.

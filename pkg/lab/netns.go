@@ -48,6 +48,19 @@ func (n *Net) Do(f func() error) error {
 	})
 }
 
+// has says whether one of the namespace's interfaces has the address.
+func (n *Net) has(addr netip.Addr) (found bool, err error) {
+	err = n.Do(func() error {
+		all, err := net.InterfaceAddrs()
+		for _, a := range all {
+			prefix, ok := a.(*net.IPNet)
+			found = found || ok && prefix.IP.Equal(addr.AsSlice())
+		}
+		return err
+	})
+	return found, err
+}
+
 // DialContext connects like net.Dialer.DialContext, from inside the namespace; it fits http.Transport.DialContext.
 func (n *Net) DialContext(ctx context.Context, network, addr string) (conn net.Conn, err error) {
 	if _, err := netip.ParseAddrPort(addr); err != nil {

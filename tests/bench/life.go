@@ -19,7 +19,7 @@ func (b *bench) measureLife(ctx context.Context, s *started, quick bool) error {
 		return err
 	}
 	if !quick {
-		if err := b.measureIdle(ctx, s); err != nil {
+		if err := b.measureIdle(ctx, s.server, serverIdle); err != nil {
 			return err
 		}
 	}
@@ -41,7 +41,15 @@ func (b *bench) measureLife(ctx context.Context, s *started, quick bool) error {
 	return b.measurePods(ctx, s, rowTwenty, names...)
 }
 
-func (b *bench) measureIdle(ctx context.Context, s *started) error {
+// idleRows are the rows that idling fills.
+type idleRows struct{ cpu, rss, pss, anon, process string }
+
+var (
+	serverIdle = idleRows{rowIdleCPU, rowIdleRSS, rowIdlePSS, rowIdleAnon, rowIdleProcess}
+	agentIdle  = idleRows{rowAgentCPU, rowAgentRSS, rowAgentPSS, rowAgentAnon, rowAgentProcess}
+)
+
+func (b *bench) measureIdle(ctx context.Context, s *server, rows idleRows) error {
 	if err := pause(ctx, idleBefore); err != nil {
 		return err
 	}
@@ -58,15 +66,15 @@ func (b *bench) measureIdle(ctx context.Context, s *started) error {
 	}
 	used := after.since(before, 0)
 	used.Value = used.CPU / idleFor.Seconds() * 100
-	b.report.add(rowIdleCPU, used)
+	b.report.add(rows.cpu, used)
 	sum, err := b.meter.memory(s.cmd.Process.Pid)
 	if err != nil {
 		return err
 	}
-	b.report.add(rowIdleRSS, sample{Value: sum.rss})
-	b.report.add(rowIdlePSS, sample{Value: sum.pss})
-	b.report.add(rowIdleAnon, sample{Value: sum.anon})
-	b.report.add(rowIdleProcess, sample{Value: sum.labk})
+	b.report.add(rows.rss, sample{Value: sum.rss})
+	b.report.add(rows.pss, sample{Value: sum.pss})
+	b.report.add(rows.anon, sample{Value: sum.anon})
+	b.report.add(rows.process, sample{Value: sum.labk})
 	return nil
 }
 
@@ -79,7 +87,7 @@ func (b *bench) measurePods(ctx context.Context, s *started, row string, names .
 	began := time.Now()
 	creations := make([]func() error, len(names))
 	for i, name := range names {
-		creations[i] = func() error { return s.create(ctx, name) }
+		creations[i] = func() error { return s.create(ctx, name, b.host.Name()) }
 	}
 	if err := all(creations...); err != nil {
 		return err

@@ -1,7 +1,8 @@
-// Command bench measures labk on this machine: how long it takes to start, to run a pod, to stop, and what it needs while idle.
+// Command bench measures labk on this machine: how long it takes to start, to run a pod, to join, to stop, what it needs while idle, and how fast
+// pods on different nodes talk.
 // It prints a table and writes JSON. No figure makes it fail. Needs root; LABK_BINARY names the program (default dist/labk).
 //
-// Everything happens in a lab host; the cluster is watched from outside through one watch each of nodes and pods, so that
+// Everything happens in lab hosts; the cluster is watched from outside through one watch each of nodes and pods, so that
 // looking costs little of the two cores that many such PCs have.
 package main
 
@@ -44,7 +45,7 @@ func run() error {
 		o.binary = "dist/labk"
 	}
 	flag.IntVar(&o.runs, "runs", 3, "how often to repeat the start with a fresh data folder, and the restart")
-	flag.BoolVar(&o.quick, "quick", false, "leave out the three idle minutes")
+	flag.BoolVar(&o.quick, "quick", false, "leave out the idle minutes and host-gw, and measure what needs several hosts once")
 	flag.StringVar(&o.out, "out", "dist/bench.json", "the `file` for the figures as JSON")
 	flag.Parse()
 	if o.runs < 1 || flag.NArg() > 0 {
@@ -90,6 +91,9 @@ func measureAll(ctx context.Context, o options, r *report) error {
 		if err := measureRun(ctx, o, r, i == o.runs-1); err != nil {
 			return fmt.Errorf("run %d: %w", i+1, err)
 		}
+	}
+	if err := measureFleets(ctx, o, r); err != nil {
+		return err
 	}
 	size, err := gzippedSize(o.binary)
 	if err != nil {

@@ -14,7 +14,7 @@ import (
 	"github.com/labk/labk/pkg/lab"
 )
 
-// bench is one run: a host of its own, and what is started in it.
+// bench is what a run measures in one host: the labk that is started in it.
 type bench struct {
 	report  *report
 	host    *lab.Host
@@ -22,6 +22,14 @@ type bench struct {
 	program string // in the host
 	log     string
 }
+
+func newBench(h *lab.Host, r *report, program, log string) (*bench, error) {
+	m, err := newMeter(h)
+	return &bench{report: r, host: h, meter: m, program: program, log: log}, err
+}
+
+// inHosts is the program's path in a host that sees its folder.
+func inHosts(binary string) string { return filepath.Join(lab.OptDir, filepath.Base(binary)) }
 
 // measureRun brings a host up, measures a fresh start, a restart and a stop in it, and with full everything else too.
 func measureRun(ctx context.Context, o options, r *report, full bool) (err error) {
@@ -36,8 +44,8 @@ func measureRun(ctx context.Context, o options, r *report, full bool) (err error
 	defer func() {
 		err = errors.Join(err, l.Down(context.WithoutCancel(ctx)), os.RemoveAll(logs))
 	}()
-	b := &bench{report: r, host: l.Host(1), program: filepath.Join(lab.OptDir, filepath.Base(o.binary)), log: filepath.Join(logs, "log")}
-	if b.meter, err = newMeter(b.host); err != nil {
+	b, err := newBench(l.Host(1), r, inHosts(o.binary), filepath.Join(logs, "log"))
+	if err != nil {
 		return err
 	}
 	if err := b.begin(ctx, full, o.quick); err != nil {
@@ -53,14 +61,12 @@ type started struct {
 	end context.CancelFunc
 }
 
-// launch notes the machine's load and starts labk. The context ends with labk.
-func (b *bench) launch(ctx context.Context) (context.Context, *started, error) {
-	busy, err := measureLoad(ctx)
-	if err != nil {
+// launch notes the machine's load and starts the server. The context ends with it.
+func (b *bench) launch(ctx context.Context, args ...string) (context.Context, *started, error) {
+	if err := b.noteLoad(ctx); err != nil {
 		return ctx, nil, err
 	}
-	b.report.Loads = append(b.report.Loads, busy)
-	s, err := start(ctx, b.host, b.meter, b.program, b.log)
+	s, err := start(ctx, b.host, b.meter, b.log, append([]string{b.program, "server"}, args...)...)
 	if err != nil {
 		return ctx, nil, err
 	}
@@ -73,6 +79,13 @@ func (b *bench) launch(ctx context.Context) (context.Context, *started, error) {
 	return ctx, &started{server: s, observer: observe(ctx, client), end: end}, nil
 }
 
+// noteLoad takes two seconds.
+func (b *bench) noteLoad(ctx context.Context) error {
+	busy, err := measureLoad(ctx)
+	b.report.Loads = append(b.report.Loads, busy)
+	return err
+}
+
 // begin measures a start with a fresh data folder.
 func (b *bench) begin(parent context.Context, full, quick bool) error {
 	ctx, s, err := b.launch(parent)
@@ -82,7 +95,9 @@ func (b *bench) begin(parent context.Context, full, quick bool) error {
 	defer s.end()
 	err = all(
 		func() error { return b.note(s, rowReadyz, func() (time.Time, error) { return s.waitReadyz(ctx) }) },
-		func() error { return b.note(s, rowNode, func() (time.Time, error) { return s.waitNode(ctx) }) },
+		func() error {
+			return b.note(s, rowNode, func() (time.Time, error) { return s.waitNode(ctx, b.host.Name()) })
+		},
 		func() error { return b.firstPod(ctx, s, rowFirstPod, "first") },
 		func() error { return b.note(s, rowDNS, func() (time.Time, error) { return b.waitDNS(ctx, s) }) },
 	)
@@ -135,7 +150,7 @@ func (b *bench) note(s *started, name string, wait func() (time.Time, error)) er
 
 // firstPod creates a pod as early as that is possible and waits until it is Running.
 func (b *bench) firstPod(ctx context.Context, s *started, name, pod string) error {
-	if err := s.create(ctx, pod); err != nil {
+	if err := s.create(ctx, pod, b.host.Name()); err != nil {
 		return err
 	}
 	at, err := s.waitRunning(ctx, pod)
@@ -153,7 +168,7 @@ func (b *bench) firstPod(ctx context.Context, s *started, name, pod string) erro
 // waitDNS returns when the cluster's DNS has answered a question from the host. Each question comes from another port: the
 // kernel remembers where it sent the first packet from one.
 func (b *bench) waitDNS(ctx context.Context, s *started) (time.Time, error) {
-	if _, err := s.waitNode(ctx); err != nil { // before, nobody can answer
+	if _, err := s.waitNode(ctx, b.host.Name()); err != nil { // before, nobody can answer
 		return time.Time{}, err
 	}
 	ctx, cancel := context.WithCancel(ctx)

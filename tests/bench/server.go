@@ -25,7 +25,7 @@ const poll = 10 * time.Millisecond
 // startLimit bounds a start and all that is measured after it.
 const startLimit = 15 * time.Minute
 
-// server is a running labk.
+// server is a running labk, be it a server or an agent.
 type server struct {
 	host  *lab.Host
 	meter *meter
@@ -36,13 +36,13 @@ type server struct {
 }
 
 // start starts labk in the host. Time runs from the moment before its process is made.
-func start(ctx context.Context, h *lab.Host, m *meter, program, log string) (*server, error) {
+func start(ctx context.Context, h *lab.Host, m *meter, log string, argv ...string) (*server, error) {
 	out, err := os.Create(log)
 	if err != nil {
 		return nil, err
 	}
 	defer out.Close()
-	s := &server{host: h, meter: m, log: log, cmd: h.Command(ctx, program, "server")}
+	s := &server{host: h, meter: m, log: log, cmd: h.Command(ctx, argv...)}
 	s.cmd.Stdout, s.cmd.Stderr = out, out
 	if s.usage, err = m.read(); err != nil {
 		return nil, err

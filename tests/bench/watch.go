@@ -13,12 +13,15 @@ import (
 	"k8s.io/client-go/kubernetes"
 )
 
+// image comes with labk: a small web server.
+const image = "docker.io/labk/hello:1"
+
 // observer remembers when things were first seen to happen. Its methods may be called concurrently.
 type observer struct {
 	client kubernetes.Interface
 
 	mu      sync.Mutex
-	node    time.Time            // Ready
+	nodes   map[string]time.Time // Ready, by name
 	account time.Time            // the default service account is there
 	running map[string]time.Time // by the pod's name
 	there   map[string]bool      // pods
@@ -27,7 +30,7 @@ type observer struct {
 
 // observe watches nodes, pods and the service account of the namespace default until ctx ends. The API need not be up yet.
 func observe(ctx context.Context, client kubernetes.Interface) *observer {
-	o := &observer{client: client, running: map[string]time.Time{}, there: map[string]bool{}, changed: make(chan struct{})}
+	o := &observer{client: client, nodes: map[string]time.Time{}, running: map[string]time.Time{}, there: map[string]bool{}, changed: make(chan struct{})}
 	core := client.CoreV1()
 	go o.follow(ctx, func(opts metav1.ListOptions) (runtime.Object, error) { return core.Nodes().List(ctx, opts) },
 		func(opts metav1.ListOptions) (watch.Interface, error) { return core.Nodes().Watch(ctx, opts) })
@@ -86,8 +89,8 @@ func (o *observer) take(object runtime.Object, deleted bool) {
 	defer o.mu.Unlock()
 	switch x := object.(type) {
 	case *v1.Node:
-		if o.node.IsZero() && nodeReady(x) {
-			o.node = now
+		if _, seen := o.nodes[x.Name]; !seen && nodeReady(x) {
+			o.nodes[x.Name] = now
 		}
 	case *v1.ServiceAccount:
 		if o.account.IsZero() && x.Name == "default" {
@@ -134,8 +137,8 @@ func (o *observer) wait(ctx context.Context, what string, when func() time.Time)
 }
 
 // waitNode returns when the node became Ready, waitAccount when pods could be made.
-func (o *observer) waitNode(ctx context.Context) (time.Time, error) {
-	return o.wait(ctx, "the node is Ready", func() time.Time { return o.node })
+func (o *observer) waitNode(ctx context.Context, name string) (time.Time, error) {
+	return o.wait(ctx, "node "+name+" is Ready", func() time.Time { return o.nodes[name] })
 }
 
 func (o *observer) waitAccount(ctx context.Context) (time.Time, error) {
@@ -176,11 +179,14 @@ func (o *observer) remove(ctx context.Context, names ...string) error {
 	return err
 }
 
-// create makes a pod of the hello image as soon as the API takes it.
-func (o *observer) create(ctx context.Context, name string) error {
+// create makes a pod of the hello image, which waits for the node, as soon as the API takes it.
+func (o *observer) create(ctx context.Context, name, node string) error {
 	pod := &v1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Name: name},
-		Spec:       v1.PodSpec{Containers: []v1.Container{{Name: "hello", Image: "docker.io/labk/hello:1"}}},
+		Spec: v1.PodSpec{
+			NodeSelector: map[string]string{v1.LabelHostname: node},
+			Containers:   []v1.Container{{Name: "hello", Image: image}},
+		},
 	}
 	if _, err := o.waitAccount(ctx); err != nil {
 		return err

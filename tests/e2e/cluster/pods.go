@@ -4,9 +4,7 @@ import (
 	"context"
 	"net"
 	"net/http"
-	"os"
-	"path/filepath"
-	"strings"
+	"net/netip"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
@@ -17,34 +15,15 @@ import (
 // PodNet finds a pod's network namespace on the host where it runs: the one that has the pod's address.
 func (c *Cluster) PodNet(t testing.TB, h *lab.Host, p *corev1.Pod) *lab.Net {
 	t.Helper()
-	const folder = "/run/netns"
-	dir, err := h.Path(folder)
+	addr, err := netip.ParseAddr(p.Status.PodIP)
+	if err != nil {
+		t.Fatalf("pod %s has no address: %v", p.Name, err)
+	}
+	n, err := h.NetOf(addr)
 	if err != nil {
 		t.Fatal(err)
 	}
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, e := range entries {
-		n, err := h.NetAt(filepath.Join(folder, e.Name()))
-		if err != nil {
-			t.Fatal(err)
-		}
-		found := false
-		_ = n.Do(func() error { // another one may be going away
-			addrs, err := net.InterfaceAddrs()
-			for _, a := range addrs {
-				found = found || strings.HasPrefix(a.String(), p.Status.PodIP+"/")
-			}
-			return err
-		})
-		if found {
-			return n
-		}
-	}
-	t.Fatalf("no network namespace has the address %s of pod %s", p.Status.PodIP, p.Name)
-	return nil
+	return n
 }
 
 // MTU is that of eth0 inside a network, in bytes.
