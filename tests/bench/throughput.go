@@ -47,11 +47,12 @@ ip route add 10.99.$other.0/24 via "$address"
 ` + bareWires}
 )
 
+// Short turns, and many: what else the machine does should meet both ways alike.
 const (
-	streamFor   = 2 * time.Second
-	quickStream = time.Second
-	rounds      = 7
-	quickRounds = 3
+	streamFor   = time.Second
+	rounds      = 15
+	quickStream = time.Second / 2
+	quickRounds = 5
 )
 
 // path is a way of a TCP stream.
