@@ -85,12 +85,15 @@ func Add(ctx context.Context, g *lifecycle.Group, o Options) (*kubelet.Kubelet, 
 	if !o.Known {
 		runtimeAfter = append(runtimeAfter, "join")
 	}
-	g.Add(containerd.New(containerd.Options{
+	runtime := containerd.New(containerd.Options{
 		Data: o.Data, Config: o.Config, PauseImage: pause, SystemdCgroup: systemd, RestrictOOMScoreAdj: !hasResource,
-	}), runtimeAfter...)
+	})
+	g.Add(runtime, runtimeAfter...)
 	g.Add(lifecycle.NewStep("images", func(ctx context.Context) error { return importImages(ctx, o.Payload) }), "containerd")
 	g.Add(node, "containerd", "resolv.conf", "join")
-	g.Add(network.New(network.Options{Config: o.Config, Kubeconfig: files.Kubeconfig, Node: o.Address, Mode: mode, CNIConf: o.Data.CNIConf()}), "payload", "join")
+	g.Add(network.New(network.Options{
+		Config: o.Config, Kubeconfig: files.Kubeconfig, Node: o.Address, Mode: mode, CNIConf: o.Data.CNIConf(), StopPods: runtime.StopSandboxes,
+	}), "containerd", "join")
 	g.Add(proxy, "kubelet", "join")
 	g.Add(policy.New(policy.Options{Config: o.Config, Kubeconfig: files.Kubeconfig, Mode: mode, CNIResults: paths.CNIResults}), "join")
 	g.Add(network.NewAddressWatch(o.Config, o.Address))

@@ -21,6 +21,7 @@ import (
 	"github.com/flannel-io/flannel/pkg/trafficmngr/nftables"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/clientcmd"
+	"k8s.io/klog/v2"
 
 	"github.com/labk/labk/pkg/config"
 	"github.com/labk/labk/pkg/lifecycle"
@@ -40,6 +41,8 @@ type Options struct {
 	Mode string
 	// CNIConf is the folder that the container runtime reads.
 	CNIConf string
+	// StopPods stops the running pods whose addresses are stale, to be started anew.
+	StopPods func(ctx context.Context, stale func(net.IP) bool) (int, error)
 }
 
 type podNetwork struct {
@@ -101,9 +104,23 @@ func (n *podNetwork) run(ctx context.Context) error {
 	if err := n.writeCNI(bn); err != nil {
 		return err
 	}
+	if err := n.renumber(ctx, bn); err != nil {
+		return err
+	}
 	close(n.ready)
 	bn.Run(ctx)
 	return ctx.Err()
+}
+
+// renumber stops pods with addresses of a subnet that is not this node's any more, as after the Node was deleted and made anew: nobody would find
+// the way to them.
+func (n *podNetwork) renumber(ctx context.Context, bn backend.Network) error {
+	subnet := bn.Lease().Subnet.ToIPNet()
+	stopped, err := n.opts.StopPods(ctx, func(address net.IP) bool { return !subnet.Contains(address) })
+	if stopped > 0 {
+		klog.FromContext(ctx).Info("Pods had addresses of another subnet and start anew", "pods", stopped, "subnet", subnet)
+	}
+	return err
 }
 
 func (n *podNetwork) flannelConfig() (*subnet.Config, error) {

@@ -231,14 +231,21 @@ func testCable(t *testing.T, w *world) {
 	}
 }
 
-// A deleted node joins again when its agent is started again.
+// A deleted node joins again when its agent is started again. It gets another part of the pods' network, at the latest the second time, and its pods with it.
 func testDeleted(t *testing.T, w *world, agent *cluster.Node) {
 	name := agent.Host.Name()
-	w.Kubectl(t, "delete", "node", name)
-	agent.Restart(t, syscall.SIGTERM)
-	w.ready(t, 3)
-	w.allAnswer(t)
-	testRoles(t, w)
+	subnets := map[string]bool{w.node(t, name).Spec.PodCIDR: true}
+	for range 2 {
+		w.Kubectl(t, "delete", "node", name)
+		agent.Restart(t, syscall.SIGTERM)
+		w.ready(t, 3)
+		w.allAnswer(t)
+		testRoles(t, w)
+		subnets[w.node(t, name).Spec.PodCIDR] = true
+	}
+	if len(subnets) < 2 {
+		t.Errorf("the node kept its subnet: %v, so nothing was tried", subnets)
+	}
 }
 
 // unharmed does it, and makes sure that afterwards all is well and no container was started anew.
