@@ -50,17 +50,26 @@ func (c *Cluster) Config(t testing.TB) *rest.Config {
 // ConfigOf makes a client's configuration out of a kubeconfig of the server's host; files that it names are read there too.
 func (c *Cluster) ConfigOf(t testing.TB, kubeconfig string) *rest.Config {
 	t.Helper()
-	cfg, err := clientcmd.RESTConfigFromKubeConfig([]byte(c.ReadFile(t, kubeconfig)))
+	loaded, err := clientcmd.Load([]byte(c.ReadFile(t, kubeconfig)))
 	if err != nil {
 		t.Fatalf("%s: %v", kubeconfig, err)
 	}
-	for _, file := range []*string{&cfg.CAFile, &cfg.CertFile, &cfg.KeyFile, &cfg.BearerTokenFile} {
-		if *file == "" {
-			continue
+	// through a shell, as links may be absolute
+	inline := func(file *string, data *[]byte) {
+		if *file != "" {
+			*data, *file = []byte(c.Sh(t, "cat "+*file)+"\n"), ""
 		}
-		if *file, err = c.Host.Path(*file); err != nil {
-			t.Fatal(err)
-		}
+	}
+	for _, cluster := range loaded.Clusters {
+		inline(&cluster.CertificateAuthority, &cluster.CertificateAuthorityData)
+	}
+	for _, user := range loaded.AuthInfos {
+		inline(&user.ClientCertificate, &user.ClientCertificateData)
+		inline(&user.ClientKey, &user.ClientKeyData)
+	}
+	cfg, err := clientcmd.NewDefaultClientConfig(*loaded, nil).ClientConfig()
+	if err != nil {
+		t.Fatalf("%s: %v", kubeconfig, err)
 	}
 	cfg.Dial = c.Host.Net().DialContext
 	cfg.QPS, cfg.Burst = 100, 200
