@@ -63,7 +63,27 @@ func (n *Node) Start(ctx context.Context) error {
 	if _, running := n.Pid(); running {
 		return nil
 	}
+	for n.dying() { // it still holds the lock of its data folder
+		if err := pause(ctx); err != nil {
+			return fmt.Errorf("wait for the end of labk in host %s: %w", n.Host.Name(), err)
+		}
+	}
 	return n.start(ctx)
+}
+
+// dying tells whether labk has been killed and some of its threads are still there: its command line is gone by then.
+func (n *Node) dying() bool {
+	pid, running := n.Pid()
+	if pid == 0 || running {
+		return false
+	}
+	threads, err := n.Host.Path(fmt.Sprintf("/proc/%d/task", pid))
+	if err != nil {
+		return false
+	}
+	entries, err := os.ReadDir(threads)
+	line, lineErr := os.ReadFile(filepath.Join(filepath.Dir(threads), "cmdline"))
+	return err == nil && lineErr == nil && len(line) == 0 && len(entries) > 1
 }
 
 // start starts labk detached in the booted host.
