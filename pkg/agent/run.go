@@ -17,6 +17,7 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 	watchtools "k8s.io/client-go/tools/watch"
 	logsapi "k8s.io/component-base/logs/api/v1"
+	nodeutil "k8s.io/kubernetes/pkg/util/node"
 
 	"github.com/labk/labk/pkg/config"
 	"github.com/labk/labk/pkg/health"
@@ -51,9 +52,6 @@ func Run(ctx context.Context, o RunOptions) error {
 	}
 	server, err := o.Config.ServerURL()
 	if err != nil {
-		return err
-	}
-	if err := checkToken(o.Config); err != nil {
 		return err
 	}
 	data := paths.Data(o.Config.DataDir)
@@ -106,18 +104,6 @@ func assemble(ctx context.Context, g *lifecycle.Group, o RunOptions, server *url
 	return Add(ctx, g, Options{Config: cfg, Data: data, Host: o.Host, Payload: bundle, Address: address, Known: known})
 }
 
-// checkToken finds a malformed token before anything else happens.
-func checkToken(c *config.Config) error {
-	text, err := c.ReadToken()
-	if err != nil || text == "" {
-		return err
-	}
-	if _, err := join.ParseToken(text); err != nil {
-		return &config.Error{Option: "token", Problem: err.Error(), Remedy: "copy the whole token that `labk token create` prints on the server"}
-	}
-	return nil
-}
-
 // checkOther makes sure that the server is another PC.
 func checkOther(server *url.URL, data paths.Data) error {
 	self := &config.Error{Option: "server", Problem: "it is this PC itself", Remedy: "run `labk agent` on the other PCs: the server's own node is part of `labk server`"}
@@ -153,13 +139,7 @@ func waitReady(ctx context.Context, kubeconfig, name string) error {
 	list := cache.NewListWatchFromClient(client.CoreV1().RESTClient(), "nodes", "", fields.OneTermEqualSelector("metadata.name", name))
 	_, err = watchtools.UntilWithSync(ctx, list, &v1.Node{}, nil, func(e watch.Event) (bool, error) {
 		n, ok := e.Object.(*v1.Node)
-		return ok && ready(n), nil
+		return ok && nodeutil.IsNodeReady(n), nil
 	})
 	return err
-}
-
-func ready(n *v1.Node) bool {
-	return slices.ContainsFunc(n.Status.Conditions, func(c v1.NodeCondition) bool {
-		return c.Type == v1.NodeReady && c.Status == v1.ConditionTrue
-	})
 }

@@ -12,10 +12,9 @@ import (
 
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
-	"k8s.io/client-go/tools/clientcmd"
-	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 	"k8s.io/client-go/util/certificate"
 
+	"github.com/labk/labk/pkg/kubeconfig"
 	"github.com/labk/labk/pkg/paths"
 )
 
@@ -149,17 +148,7 @@ func (f Files) current(name string, now time.Time, user string) *x509.Certificat
 // writeKubeconfig names the kubelet's certificate by its link, so that whoever uses the kubeconfig follows its rotation.
 func (f Files) writeKubeconfig(server string) error {
 	link := filepath.Join(f.Dir, clientStore+"-current.pem")
-	const name = "labk"
-	c := clientcmdapi.NewConfig()
-	c.Clusters[name] = &clientcmdapi.Cluster{Server: server, CertificateAuthority: f.ServerCA}
-	c.AuthInfos[name] = &clientcmdapi.AuthInfo{ClientCertificate: link, ClientKey: link}
-	c.Contexts[name] = &clientcmdapi.Context{Cluster: name, AuthInfo: name}
-	c.CurrentContext = name
-	data, err := clientcmd.Write(*c)
-	if err != nil {
-		return err
-	}
-	return paths.WriteFile(f.Kubeconfig, data, 0o600)
+	return kubeconfig.Write(f.Kubeconfig, kubeconfig.Options{Server: server, CA: f.ServerCA, Cert: link, Key: link, ByPath: true})
 }
 
 // clients makes clients of the API, each with another proof of who asks.

@@ -4,7 +4,6 @@ package kubeconfig
 import (
 	"fmt"
 	"io/fs"
-	"os"
 
 	"k8s.io/client-go/tools/clientcmd"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
@@ -16,8 +15,10 @@ import (
 type Options struct {
 	// Server is the API's URL.
 	Server string
-	// CA, Cert and Key are the paths of PEM files; their content goes into the kubeconfig.
+	// CA, Cert and Key are the paths of PEM files; their content goes into the kubeconfig, or with ByPath their paths: whoever uses it then follows
+	// their renewal.
 	CA, Cert, Key string
+	ByPath        bool
 	// Mode of the file; zero means 0600.
 	Mode fs.FileMode
 }
@@ -27,20 +28,18 @@ func Write(path string, o Options) error {
 	if o.Mode == 0 {
 		o.Mode = 0o600
 	}
-	var pem [3][]byte
-	for i, file := range []string{o.CA, o.Cert, o.Key} {
-		data, err := os.ReadFile(file)
-		if err != nil {
-			return fmt.Errorf("write kubeconfig %s: %w", path, err)
-		}
-		pem[i] = data
-	}
+	cluster := &clientcmdapi.Cluster{Server: o.Server, CertificateAuthority: o.CA}
+	user := &clientcmdapi.AuthInfo{ClientCertificate: o.Cert, ClientKey: o.Key}
 	const name = "labk"
 	c := clientcmdapi.NewConfig()
-	c.Clusters[name] = &clientcmdapi.Cluster{Server: o.Server, CertificateAuthorityData: pem[0]}
-	c.AuthInfos[name] = &clientcmdapi.AuthInfo{ClientCertificateData: pem[1], ClientKeyData: pem[2]}
+	c.Clusters[name], c.AuthInfos[name] = cluster, user
 	c.Contexts[name] = &clientcmdapi.Context{Cluster: name, AuthInfo: name}
 	c.CurrentContext = name
+	if !o.ByPath {
+		if err := clientcmdapi.FlattenConfig(c); err != nil {
+			return fmt.Errorf("write kubeconfig %s: %w", path, err)
+		}
+	}
 	data, err := clientcmd.Write(*c)
 	if err != nil {
 		return fmt.Errorf("write kubeconfig %s: %w", path, err)

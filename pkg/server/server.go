@@ -88,8 +88,8 @@ func (s *server) assemble(ctx context.Context, g *lifecycle.Group, o Options) er
 		return err
 	}
 	g.Add(registrar.New(registrar.Options{
-		Config: cfg, Client: s.client, Token: func() (join.Token, error) { return s.id.token, nil },
-		Machines: func() (registrar.Signer, error) { return s.id.clientCA, nil },
+		Config: cfg, Client: s.client, Token: func() join.Token { return s.id.token },
+		Machines: func() registrar.Signer { return s.id.clientCA },
 		ClientCA: s.id.credentials.ClientCA, ServerCA: s.id.credentials.ServerCA, SigningDuration: controllers.SigningDuration,
 		Self: machine, Names: s.id.apiNames(), Addresses: s.id.apiAddresses(), Version: version.Version, Say: s.say,
 	}), "kube-apiserver") // it has all rights itself

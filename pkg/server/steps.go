@@ -25,9 +25,13 @@ func (s *server) grantRights(ctx context.Context) error {
 		return err
 	}
 	// The API server makes its own namespaces a moment after it began to serve.
-	for err = s.apply(ctx, "rbac"); apierrors.IsNotFound(err) && ctx.Err() == nil; err = s.apply(ctx, "rbac") {
-		time.Sleep(10 * time.Millisecond)
-	}
+	err = wait.PollUntilContextCancel(ctx, 10*time.Millisecond, true, func(ctx context.Context) (bool, error) {
+		err := s.apply(ctx, "rbac")
+		if apierrors.IsNotFound(err) {
+			return false, nil
+		}
+		return err == nil, err
+	})
 	if err != nil {
 		return err
 	}

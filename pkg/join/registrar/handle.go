@@ -23,6 +23,7 @@ import (
 	bootstrapapi "k8s.io/cluster-bootstrap/token/api"
 	capi "k8s.io/kubernetes/pkg/apis/certificates"
 	"k8s.io/kubernetes/pkg/controller/certificates"
+	nodeutil "k8s.io/kubernetes/pkg/util/node"
 
 	"github.com/labk/labk/pkg/join"
 )
@@ -226,7 +227,7 @@ func (r *registrar) look(ctx context.Context, name string) (node, error) {
 	if err != nil {
 		return node{}, fmt.Errorf("look up node %s: %w", name, err)
 	}
-	n.exists, n.ready, n.addresses = true, isReady(object), addressesOf(object)
+	n.exists, n.ready, n.addresses = true, nodeutil.IsNodeReady(object), addressesOf(object)
 	return n, nil
 }
 
@@ -238,7 +239,7 @@ func (r *registrar) limits(ctx context.Context, name string) (servingLimits, err
 	}
 	l := servingLimits{names: r.Names, addresses: r.Addresses, others: func(ip net.IP) string {
 		for _, n := range nodes.Items {
-			if n.Name != name && isReady(&n) && slices.ContainsFunc(addressesOf(&n), ip.Equal) {
+			if n.Name != name && nodeutil.IsNodeReady(&n) && slices.ContainsFunc(addressesOf(&n), ip.Equal) {
 				return n.Name
 			}
 		}
@@ -250,12 +251,6 @@ func (r *registrar) limits(ctx context.Context, name string) (servingLimits, err
 		}
 	}
 	return l, nil
-}
-
-func isReady(n *corev1.Node) bool {
-	return slices.ContainsFunc(n.Status.Conditions, func(c corev1.NodeCondition) bool {
-		return c.Type == corev1.NodeReady && c.Status == corev1.ConditionTrue
-	})
 }
 
 func addressesOf(n *corev1.Node) []net.IP {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"os"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -75,9 +74,4 @@ func (r records) put(ctx context.Context, node string, rec record) error {
 		return fmt.Errorf("note which PC node %s is: %w", node, err)
 	}
 	return nil
-}
-
-func readFile(path string) (string, error) {
-	data, err := os.ReadFile(path)
-	return string(data), err
 }

@@ -6,11 +6,13 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"os"
 	"sync"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/wait"
 	applycorev1 "k8s.io/client-go/applyconfigurations/core/v1"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
@@ -35,9 +37,9 @@ type Options struct {
 	// Client has all rights.
 	Client func() (kubernetes.Interface, error)
 	// Token is the one that this server always accepts.
-	Token func() (join.Token, error)
+	Token func() join.Token
 	// Machines signs machine certificates.
-	Machines func() (Signer, error)
+	Machines func() Signer
 	// ClientCA signs kubelets' client certificates, ServerCA their serving certificates, for SigningDuration each.
 	ClientCA, ServerCA paths.Pair
 	SigningDuration    time.Duration
@@ -80,18 +82,11 @@ func (r *registrar) run(ctx context.Context) error {
 	if r.client, err = r.Client(); err != nil {
 		return err
 	}
-	if r.signer, err = r.Machines(); err != nil {
-		return err
-	}
-	r.records = records{r.client}
+	r.signer, r.records = r.Machines(), records{r.client}
 	if err := r.publish(ctx); err != nil {
 		return err
 	}
-	token, err := r.Token()
-	if err != nil {
-		return err
-	}
-	if err := ensurePermanent(ctx, r.client, token); err != nil {
+	if err := ensurePermanent(ctx, r.client, r.Token()); err != nil {
 		return fmt.Errorf("make this server's own token known: %w", err)
 	}
 	factory := informers.NewSharedInformerFactory(r.client, 0)
@@ -126,34 +121,22 @@ func (r *registrar) run(ctx context.Context) error {
 
 // publish writes what nodes must know.
 func (r *registrar) publish(ctx context.Context) error {
-	ca, err := readFile(r.ClientCA.Cert)
+	ca, err := os.ReadFile(r.ClientCA.Cert)
 	if err != nil {
 		return err
 	}
 	data := r.Config.Shared()
-	data[join.KeyClientCA], data[join.KeyVersion] = ca, r.Version
+	data[join.KeyClientCA], data[join.KeyVersion] = string(ca), r.Version
 	object := applycorev1.ConfigMap(join.ClusterConfigMap, join.Namespace).WithData(data)
 	// The namespace is made by the API server itself, a moment after it began to serve.
-	return retry(ctx, func() error {
+	return wait.PollUntilContextCancel(ctx, 20*time.Millisecond, true, func(ctx context.Context) (bool, error) {
 		_, err := r.client.CoreV1().ConfigMaps(join.Namespace).Apply(ctx, object, metav1.ApplyOptions{FieldManager: "labk", Force: true})
+		if apierrors.IsNotFound(err) {
+			return false, nil
+		}
 		if err != nil {
-			return fmt.Errorf("publish what nodes must know: %w", err)
+			return false, fmt.Errorf("publish what nodes must know: %w", err)
 		}
-		return nil
+		return true, nil
 	})
-}
-
-// retry does it again while the namespace is not there.
-func retry(ctx context.Context, do func() error) error {
-	for {
-		err := do()
-		if !apierrors.IsNotFound(err) && !apierrors.IsForbidden(err) {
-			return err
-		}
-		select {
-		case <-time.After(20 * time.Millisecond):
-		case <-ctx.Done():
-			return err
-		}
-	}
 }

@@ -70,7 +70,7 @@ func start(t *testing.T, o cluster.Options) *world {
 	}
 	for _, p := range w.pods {
 		p.Pod = w.WaitPod(t, p.Namespace, p.Name, cluster.Ready)
-		p.net = podNet(t, c.Host, p.Pod)
+		p.net = c.PodNet(t, c.Host, p.Pod)
 		serve(t, p.net, tcpPorts, udpPorts)
 	}
 	serve(t, c.Lab.Net(), []int{9000}, nil)
@@ -123,35 +123,6 @@ func (w *world) expose(t *testing.T) {
 	}
 	w.service = s.Spec.ClusterIP
 	w.nodePort = fmt.Sprintf("%s:%d", w.Host.Addr(), s.Spec.Ports[0].NodePort)
-}
-
-// podNet finds a pod's network namespace on the host where it runs: the one that has the pod's address.
-func podNet(t *testing.T, h *lab.Host, p *corev1.Pod) *lab.Net {
-	t.Helper()
-	const folder = "/run/netns"
-	dir, err := h.Path(folder)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, file := range files(t, dir) {
-		n, err := h.NetAt(folder + "/" + file)
-		if err != nil {
-			t.Fatal(err)
-		}
-		found := false
-		_ = n.Do(func() error { // another one may be going away
-			addrs, err := net.InterfaceAddrs()
-			for _, a := range addrs {
-				found = found || strings.HasPrefix(a.String(), p.Status.PodIP+"/")
-			}
-			return err
-		})
-		if found {
-			return n
-		}
-	}
-	t.Fatalf("no network namespace has the address %s of pod %s", p.Status.PodIP, p.Name)
-	return nil
 }
 
 // apply applies policies in the namespace alpha.
