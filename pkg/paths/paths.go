@@ -66,6 +66,8 @@ const (
 	// ContainerdState is containerd's state folder, ContainerdSocket its address.
 	ContainerdState  = RunDir + "/containerd"
 	ContainerdSocket = ContainerdState + "/containerd.sock"
+	// ControlSocket is where a running labk answers commands of this PC's root.
+	ControlSocket = RunDir + "/control.sock"
 )
 
 // CNIResults is where the CNI library, in containerd, notes what plugins have done for which pod.

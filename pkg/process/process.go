@@ -6,10 +6,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"os"
 	"sync"
 	"time"
 
+	"github.com/labk/labk/pkg/control"
 	"github.com/labk/labk/pkg/lifecycle"
 	"github.com/labk/labk/pkg/lockfile"
 	"github.com/labk/labk/pkg/paths"
@@ -31,6 +33,8 @@ type Options struct {
 	Alive func(ctx context.Context) bool
 	// Systemd is told too.
 	Systemd *systemd.Notifier
+	// Control answers commands of this PC's root (paths.ControlSocket) for as long as the process holds the lock; nil for none.
+	Control http.Handler
 	// Fatal yields an error when a component wanted to end the process.
 	Fatal <-chan error
 }
@@ -63,6 +67,13 @@ func Run(ctx context.Context, o Options, assemble func(context.Context, *lifecyc
 	defer lock.Release()
 	if err := paths.MakeRunDir(); err != nil {
 		return fmt.Errorf("make the run folder: %w", err)
+	}
+	if o.Control != nil {
+		listener, err := control.Listen(paths.ControlSocket, o.Control)
+		if err != nil {
+			return err
+		}
+		defer listener.Close()
 	}
 	if err := start(ctx, g, o.Fatal); err != nil {
 		if ctx.Err() != nil { // asked to stop while starting
