@@ -10,7 +10,7 @@ const (
 	// TokenFile is where an installed labk reads the token to join with; InstallRecord says what was installed.
 	TokenFile     = "/etc/labk/token"
 	InstallRecord = "/etc/labk/install.json"
-	RunDir       = "/run/labk"
+	RunDir        = "/run/labk"
 	// RegistryHosts has a folder per registry with containerd's hosts.toml: mirrors, CAs.
 	RegistryHosts = "/etc/containerd/certs.d"
 )
@@ -28,12 +28,16 @@ func (d Data) join(elem ...string) string {
 // Lock is held for as long as a labk uses the folder; it contains the pid.
 func (d Data) Lock() string { return d.join("lock") }
 
+// Version is the file with the version of the program that used the folder last.
+func (d Data) Version() string { return d.join("version") }
+
 // Payload is the folder of unpacked payloads; PayloadBin is where the one in use is found, whatever its hash.
 func (d Data) Payload() string    { return d.join("data") }
 func (d Data) PayloadBin() string { return d.join("data", "current", "bin") }
 
-// Database is SQLite's file.
-func (d Data) Database() string { return d.join("server", "db", "state.db") }
+// Database is SQLite's file. Before is its copy from before an upgrade to the version; with "*" the pattern of all of them.
+func (d Data) Database() string             { return d.join("server", "db", "state.db") }
+func (d Data) Before(version string) string { return d.join("server", "db", "before-"+version+".db") }
 
 // ServerTLS is the folder of CAs, leaves and service-account keys.
 func (d Data) ServerTLS() string { return d.join("server", "tls") }

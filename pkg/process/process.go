@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/labk/labk/pkg/control"
@@ -16,6 +17,7 @@ import (
 	"github.com/labk/labk/pkg/lockfile"
 	"github.com/labk/labk/pkg/paths"
 	"github.com/labk/labk/pkg/systemd"
+	"github.com/labk/labk/pkg/version"
 )
 
 // StopTimeout is how long a stop may take.
@@ -33,7 +35,7 @@ type Options struct {
 	Alive func(ctx context.Context) bool
 	// Systemd is told too.
 	Systemd *systemd.Notifier
-	// Control answers commands of this PC's root (paths.ControlSocket) for as long as the process holds the lock; nil for none.
+	// Control answers commands of this PC's root (paths.ControlSocket) for as long as the process holds the lock, beside Running; nil for nothing more.
 	Control http.Handler
 	// Fatal yields an error when a component wanted to end the process.
 	Fatal <-chan error
@@ -68,19 +70,22 @@ func Run(ctx context.Context, o Options, assemble func(context.Context, *lifecyc
 	if err := paths.MakeRunDir(); err != nil {
 		return fmt.Errorf("make the run folder: %w", err)
 	}
-	if o.Control != nil {
-		listener, err := control.Listen(paths.ControlSocket, o.Control)
-		if err != nil {
-			return err
-		}
-		defer listener.Close()
+	if err := noteVersion(o.Data); err != nil {
+		return err
 	}
+	var up atomic.Bool
+	listener, err := control.Listen(paths.ControlSocket, controlHandler(o.Data, &up, o.Control))
+	if err != nil {
+		return err
+	}
+	defer listener.Close()
 	if err := start(ctx, g, o.Fatal); err != nil {
 		if ctx.Err() != nil { // asked to stop while starting
 			err = nil
 		}
 		return errors.Join(err, stop(g))
 	}
+	up.Store(true)
 	o.Systemd.Ready("up")
 	if o.Up != nil {
 		o.Up()
@@ -104,6 +109,17 @@ func Run(ctx context.Context, o Options, assemble func(context.Context, *lifecyc
 		o.Systemd.Stopping()
 	}
 	return errors.Join(err, stop(g))
+}
+
+// noteVersion leaves word of which program used the data folder last: an older one must not follow it (health's LABK045).
+func noteVersion(data paths.Data) error {
+	if n, err := version.Parse(version.Version); err != nil || n.IsDevelopment() {
+		return nil
+	}
+	if err := paths.WriteFile(data.Version(), []byte(version.Version+"\n"), 0o644); err != nil {
+		return fmt.Errorf("note this program's version: %w", err)
+	}
+	return nil
 }
 
 // start starts the group; a component that gives up ends it.
