@@ -2,6 +2,7 @@ package process
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 	"os"
 	"sync/atomic"
@@ -21,7 +22,7 @@ type Self struct {
 	Up bool `json:"up"`
 }
 
-// selfRoute is where Self is served, beside the routes of Options.Control.
+// selfRoute is where Self is served.
 const selfRoute = "/process"
 
 // Running asks the labk that runs on this PC; control.ErrNotRunning if there is none.
@@ -31,14 +32,19 @@ func Running(ctx context.Context) (Self, error) {
 	return s, err
 }
 
-// controlHandler serves Self, and everything else by the process's own handler, which may be nil.
-func controlHandler(data paths.Data, up *atomic.Bool, own http.Handler) http.Handler {
-	mux := http.NewServeMux()
+func serveSelf(mux *http.ServeMux, data paths.Data, up *atomic.Bool) {
 	mux.HandleFunc("GET "+selfRoute, func(w http.ResponseWriter, _ *http.Request) {
 		control.WriteJSON(w, Self{PID: os.Getpid(), Version: version.Version, DataDir: string(data), Up: up.Load()}, nil)
 	})
-	if own != nil {
-		mux.Handle("/", own)
+}
+
+// noteVersion leaves word of which program used the data folder last: an older one must not follow it (health's LABK045).
+func noteVersion(data paths.Data) error {
+	if n, err := version.Parse(version.Version); err != nil || n.IsDevelopment() {
+		return nil
 	}
-	return mux
+	if err := paths.WriteFile(data.Version(), []byte(version.Version+"\n"), 0o644); err != nil {
+		return fmt.Errorf("note this program's version: %w", err)
+	}
+	return nil
 }
