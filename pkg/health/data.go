@@ -48,6 +48,11 @@ func dataProbes() []Probe {
 			Cause:  "The SQLite file of the datastore is damaged: not a database, or shorter than it says itself. Never written over: what is left in it can still be saved.",
 			Remedy: "go back to a snapshot with labk snapshot restore, or move the file aside to begin with an empty cluster",
 		}, look: lookDatabase, asRoot: true},
+		{Fault: Fault{
+			Code: "LABK045", Title: "data folder's version", Severity: Fatal,
+			Cause:  "A newer labk than this one has used the data folder. What it wrote there this one may not understand, and could spoil.",
+			Remedy: "run that version or a newer one",
+		}, look: lookVersion},
 	}
 }
 
