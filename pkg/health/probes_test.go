@@ -45,6 +45,8 @@ var probeCases = []probeCase{
 	{"LABK012", "absent", func(f *fake) { f.remove("sys/module/vxlan") }, Warn, "host-gw"},
 	{"LABK012", "not loaded", func(f *fake) { f.remove("sys/module/vxlan"); f.programs["modprobe"] = prints("") }, Pass, "module"},
 	{"LABK012", "other backend", func(f *fake) { f.remove("sys/module/vxlan"); f.Config.FlannelBackend = "host-gw" }, Pass, "not needed"},
+	{"LABK018", "permissive", func(f *fake) { f.write("sys/fs/selinux/enforce", "0") }, Pass, "permissive"},
+	{"LABK018", "enforcing", func(f *fake) { f.write("sys/fs/selinux/enforce", "1") }, Warn, "labk has no policy for it\nif something is denied"},
 
 	{"LABK013", "neither", func(f *fake) { f.without("nft", "iptables") }, Fail, "install the package nftables"},
 	{"LABK013", "iptables", func(f *fake) { f.without("nft") }, Pass, "/usr/sbin/iptables"},
