@@ -111,7 +111,7 @@ func (u *upgrade) look(ctx context.Context) error {
 	if runs && u.Service == nil {
 		u.byHand = self.PID
 	}
-	installed, err := sumFile(u.Program)
+	installed, err := Sum(u.Program)
 	if err != nil {
 		return fmt.Errorf("read the installed program: %w", err)
 	}

@@ -33,7 +33,7 @@ func (u *upgrade) checkCluster(ctx context.Context, runs bool) error {
 
 // checkServer makes sure that the new program is not newer than the server. A server that does not answer is a reason to stop: the new program could not be seen to work.
 func (u *upgrade) checkServer(ctx context.Context) error {
-	client, err := clientOf(join.NodeFiles(u.data).Kubeconfig)
+	client, err := Client(join.NodeFiles(u.data).Kubeconfig, askLimit)
 	if err != nil {
 		return fmt.Errorf("ask the server for its version: %w", err)
 	}
@@ -53,7 +53,7 @@ func (u *upgrade) checkServer(ctx context.Context) error {
 
 // checkNodes makes sure that no node is left too far behind.
 func (u *upgrade) checkNodes(ctx context.Context) error {
-	client, err := clientOf(u.Config.WriteKubeconfig)
+	client, err := Client(u.Config.WriteKubeconfig, askLimit)
 	if err != nil {
 		return fmt.Errorf("ask for the nodes' versions: %w", err)
 	}
@@ -75,11 +75,12 @@ func (u *upgrade) checkNodes(ctx context.Context) error {
 	return nil
 }
 
-func clientOf(kubeconfig string) (kubernetes.Interface, error) {
+// Client is a client of a kubeconfig; limit bounds each request, 0 for none.
+func Client(kubeconfig string, limit time.Duration) (kubernetes.Interface, error) {
 	cfg, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
 	if err != nil {
 		return nil, err
 	}
-	cfg.Timeout = askLimit
+	cfg.Timeout = limit
 	return kubernetes.NewForConfig(cfg)
 }
