@@ -2,7 +2,6 @@ package upgrade
 
 import (
 	"context"
-	"crypto/tls"
 	"fmt"
 	"io"
 	"net/http"
@@ -12,6 +11,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
 
 	"github.com/labk/labk/tests/e2e/cluster"
 )
@@ -23,7 +23,7 @@ const (
 	patience = 3 * time.Second
 )
 
-// load are clients in pods that ask pods, by their addresses and by their Service's, each request over a connection of its own; and one that asks the API for its health.
+// load are clients in pods that ask pods, by their addresses and by their Service's, each request over a connection of its own; and one that asks the API.
 type load struct {
 	namespace string
 	cancel    context.CancelFunc
@@ -76,7 +76,13 @@ spec:
 			l.clients.Go(func() { l.run(ctx, client, from.Name, target) })
 		}
 	}
-	l.clients.Go(func() { l.watchAPI(ctx, w) })
+	cfg := w.Config(t)
+	cfg.Timeout = time.Second
+	client, err := kubernetes.NewForConfig(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.clients.Go(func() { l.watchAPI(ctx, client) })
 	return l
 }
 
@@ -113,23 +119,11 @@ func (l *load) run(ctx context.Context, client *http.Client, from, to string) {
 	}
 }
 
-// watchAPI measures for how long the API does not answer.
-func (l *load) watchAPI(ctx context.Context, w *world) {
-	client := &http.Client{Timeout: time.Second, Transport: &http.Transport{
-		DialContext: w.Lab.Net().DialContext, DisableKeepAlives: true, TLSClientConfig: &tls.Config{InsecureSkipVerify: true},
-	}}
+// watchAPI measures for how long the API does not answer an administrator.
+func (l *load) watchAPI(ctx context.Context, client kubernetes.Interface) {
 	last := time.Now()
 	for ; ctx.Err() == nil; wait(ctx, pause) {
-		request, err := http.NewRequestWithContext(ctx, http.MethodGet, w.URL()+"/readyz", nil)
-		if err != nil {
-			panic(err)
-		}
-		response, err := client.Do(request)
-		if err != nil {
-			continue
-		}
-		response.Body.Close()
-		if response.StatusCode != http.StatusOK {
+		if _, err := client.CoreV1().Namespaces().Get(ctx, l.namespace, metav1.GetOptions{}); err != nil {
 			continue
 		}
 		l.mu.Lock()

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"fmt"
 	"os"
+	"time"
 
 	_ "modernc.org/sqlite"
 )
@@ -26,7 +27,9 @@ func main() {
 	}
 	switch mode {
 	case "hang":
-		select {}
+		for {
+			time.Sleep(time.Hour)
+		}
 	case "spoil":
 		if err := spoil(); err != nil {
 			fmt.Fprintln(os.Stderr, "labk: spoil:", err)
