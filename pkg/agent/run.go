@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"net/url"
 	"os"
 	"slices"
@@ -31,22 +32,9 @@ import (
 	"github.com/labk/labk/pkg/version"
 )
 
-// RunOptions of an agent.
-type RunOptions struct {
-	Config *config.Config
-	// Host is this machine.
-	Host health.Host
-	// Process is what the process is told and tells; Run fills in its Data, Up and Alive.
-	Process process.Options
-	// Say tells a person what is being waited for: one line, as fmt.Sprintf.
-	Say func(format string, args ...any)
-	// Up is called once this PC's node is Ready, with its address.
-	Up func(node net.IP)
-}
-
 // Run joins this PC to a cluster and runs its node until ctx ends; pods go on. A mistake in the configuration is a *config.Error, a fault of the machine a
 // *health.Error, a data folder in use a *lockfile.LockedError; nothing on the disk has been changed then. A *process.RestartError asks for a fresh start.
-func Run(ctx context.Context, o RunOptions) error {
+func Run(ctx context.Context, o process.Options) error {
 	if err := o.Config.Validate(); err != nil {
 		return err
 	}
@@ -66,17 +54,19 @@ func Run(ctx context.Context, o RunOptions) error {
 		return err
 	}
 	var node *kubelet.Kubelet
-	p := o.Process
-	p.Data = data
-	p.Up = func() { o.Up(address.IP) }
-	p.Alive = func(ctx context.Context) bool { return node.Alive(ctx) }
-	return process.Run(ctx, p, func(ctx context.Context, g *lifecycle.Group) (err error) {
-		node, err = assemble(ctx, g, o, server, address)
-		return err
+	return process.Run(ctx, o, process.Program{
+		Data: data,
+		Assemble: func(ctx context.Context, g *lifecycle.Group, control *http.ServeMux) (err error) {
+			node, err = assemble(ctx, g, control, o, server, address)
+			return err
+		},
+		Node:  func() net.IP { return address.IP },
+		Alive: func(ctx context.Context) bool { return node.Alive(ctx) },
 	})
 }
 
-func assemble(ctx context.Context, g *lifecycle.Group, o RunOptions, server *url.URL, address network.NodeAddress) (*kubelet.Kubelet, error) {
+// assemble puts everything into the group, and what commands may ask for into control. It changes nothing.
+func assemble(ctx context.Context, g *lifecycle.Group, control *http.ServeMux, o process.Options, server *url.URL, address network.NodeAddress) (*kubelet.Kubelet, error) {
 	cfg, data := o.Config, paths.Data(o.Config.DataDir)
 	logsapi.ReapplyHandling = logsapi.ReapplyHandlingIgnoreUnchanged
 	bundle, err := payload.Open()

@@ -5,13 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"time"
 
 	"github.com/urfave/cli/v2"
 	"golang.org/x/sys/unix"
 
-	"github.com/labk/labk/pkg/config"
+	"github.com/labk/labk/pkg/health"
 	"github.com/labk/labk/pkg/logging"
 	"github.com/labk/labk/pkg/process"
 	"github.com/labk/labk/pkg/systemd"
@@ -19,7 +20,7 @@ import (
 )
 
 // nodeAction is what `labk server` and `labk agent` have in common: the configuration, what a person sees, and a fresh start when one is asked for.
-func nodeAction(role string, stderr io.Writer, run func(ctx context.Context, cfg *config.Config, p process.Options, show *progress) error) cli.ActionFunc {
+func nodeAction(role string, stderr io.Writer, run func(context.Context, process.Options) error) cli.ActionFunc {
 	return func(c *cli.Context) error {
 		cfg, err := loadConfig(c, role)
 		if err != nil {
@@ -30,7 +31,12 @@ func nodeAction(role string, stderr io.Writer, run func(ctx context.Context, cfg
 		sink.Capture()
 		show := newProgress(stderr, cfg.Debug)
 		show.say("labk %s, %s on %s", version.Version, role, cfg.NodeName)
-		err = run(c.Context, &cfg, process.Options{Observe: show.observe, Systemd: notifier, Fatal: sink.Fatal()}, show)
+		host := health.ThisHost(cfg, role == "server", built())
+		host.Starting = true
+		err = run(c.Context, process.Options{
+			Config: &cfg, Host: host, Observe: show.observe, Say: show.say, Systemd: notifier, Fatal: sink.Fatal(),
+			Up: func(node net.IP) { show.up(role, node, &cfg) },
+		})
 		show.end()
 		if restart := new(process.RestartError); errors.As(err, &restart) {
 			fmt.Fprintln(stderr, "labk:", restart.Reason)

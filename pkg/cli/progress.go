@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/term"
 
+	"github.com/labk/labk/pkg/config"
 	"github.com/labk/labk/pkg/lifecycle"
 )
 
@@ -127,21 +128,17 @@ func (p *progress) labUp(nodes []string) {
 	}
 }
 
-// agentUp says that this PC is part of the cluster.
-func (p *progress) agentUp(node net.IP, name, server string) {
+// up says that everything is ready and, on a server, what to do next.
+func (p *progress) up(role string, node net.IP, cfg *config.Config) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.waiting = nil
-	p.line("this PC is the node %s (%s) of the cluster at %s", name, node, server)
-}
-
-// serverUp says that everything is ready and what to do next.
-func (p *progress) serverUp(node net.IP, port int, kubeconfig string) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.waiting = nil
-	p.line("the cluster is up on %s; kubeconfig: %s", node, kubeconfig)
-	p.line("next: labk kubectl get nodes; on another PC: labk agent --server https://%s:%d --token TOKEN, with one of `labk token create`", node, port)
+	if role == "agent" {
+		p.line("this PC is the node %s (%s) of the cluster at %s", cfg.NodeName, node, cfg.Server)
+		return
+	}
+	p.line("the cluster is up on %s; kubeconfig: %s", node, cfg.WriteKubeconfig)
+	p.line("next: labk kubectl get nodes; on another PC: labk agent --server https://%s:%d --token TOKEN, with one of `labk token create`", node, cfg.HTTPSListenPort)
 }
 
 // end stops the spinner.

@@ -7,10 +7,16 @@ import "path/filepath"
 const (
 	ConfigFile   = "/etc/labk/config.yaml"
 	ConfigFolder = "/etc/labk/config.yaml.d"
+	// TokenFile is where an installed labk reads the token to join with; InstallRecord says what was installed.
+	TokenFile     = "/etc/labk/token"
+	InstallRecord = "/etc/labk/install.json"
 	RunDir       = "/run/labk"
 	// RegistryHosts has a folder per registry with containerd's hosts.toml: mirrors, CAs.
 	RegistryHosts = "/etc/containerd/certs.d"
 )
+
+// Previous is where the program that was replaced last is kept: in the folder of the one in use, so that one rename brings it back.
+func Previous(program string) string { return filepath.Join(filepath.Dir(program), ".labk.previous") }
 
 // Data is the data folder (config.Config.DataDir).
 type Data string

@@ -6,12 +6,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"os"
 	"sync"
 	"time"
 
+	"github.com/labk/labk/pkg/config"
 	"github.com/labk/labk/pkg/control"
+	"github.com/labk/labk/pkg/health"
 	"github.com/labk/labk/pkg/lifecycle"
 	"github.com/labk/labk/pkg/lockfile"
 	"github.com/labk/labk/pkg/paths"
@@ -21,22 +24,35 @@ import (
 // StopTimeout is how long a stop may take.
 const StopTimeout = 4 * time.Second
 
-// Options of a process.
+// Options are what a server or an agent is given by whoever runs it.
 type Options struct {
-	// Data is made and locked before anything starts.
-	Data paths.Data
+	Config *config.Config
+	// Host is this machine.
+	Host health.Host
 	// Observe is told what starts, is ready, fails and stops.
 	Observe func(lifecycle.Event)
-	// Up is called once everything is ready.
-	Up func()
-	// Alive tells systemd's watchdog whether all is well.
-	Alive func(ctx context.Context) bool
+	// Say tells a person what happens, or is being waited for: one line, as fmt.Sprintf.
+	Say func(format string, args ...any)
+	// Up is called once everything is ready, with the address of this PC's node.
+	Up func(node net.IP)
 	// Systemd is told too.
 	Systemd *systemd.Notifier
-	// Control answers commands of this PC's root (paths.ControlSocket) for as long as the process holds the lock; nil for none.
-	Control http.Handler
 	// Fatal yields an error when a component wanted to end the process.
 	Fatal <-chan error
+}
+
+// Program is what runs: a server or an agent.
+type Program struct {
+	// Data is made and locked before anything starts.
+	Data paths.Data
+	// Assemble puts everything into the group, and what commands of this PC's root may ask or want of it into the mux, which is served at
+	// paths.ControlSocket for as long as the process holds the lock: from before anything starts until all has stopped. It changes nothing on the
+	// disk: an error of it leaves no trace.
+	Assemble func(ctx context.Context, g *lifecycle.Group, control *http.ServeMux) error
+	// Node is the address of this PC's node; it is asked once everything is ready.
+	Node func() net.IP
+	// Alive tells systemd's watchdog whether all is well.
+	Alive func(ctx context.Context) bool
 }
 
 // RestartError is what a component ends with when only a fresh start can follow a change of the machine: Kubernetes' components take such things as the
@@ -49,18 +65,18 @@ type RestartError struct {
 // Error implements error.
 func (e *RestartError) Error() string { return e.Reason }
 
-// Run starts what assemble puts into the group, runs it until ctx ends or a component fails, and stops it; pods go on. assemble changes nothing on the
-// disk: an error of it leaves no trace. A data folder in use is a *lockfile.LockedError.
-func Run(ctx context.Context, o Options, assemble func(context.Context, *lifecycle.Group) error) error {
+// Run assembles the program and starts it, runs it until ctx ends or a component fails, and stops it; pods go on. A data folder in use is a
+// *lockfile.LockedError.
+func Run(ctx context.Context, o Options, p Program) error {
 	saveTime()
-	g := &lifecycle.Group{Observe: o.Observe}
-	if err := assemble(ctx, g); err != nil {
+	g, mux := &lifecycle.Group{Observe: o.Observe}, http.NewServeMux()
+	if err := p.Assemble(ctx, g, mux); err != nil {
 		return err
 	}
-	if err := os.MkdirAll(string(o.Data), 0o755); err != nil {
+	if err := os.MkdirAll(string(p.Data), 0o755); err != nil {
 		return fmt.Errorf("make the data folder: %w", err)
 	}
-	lock, err := lockfile.AcquireLock(o.Data.Lock())
+	lock, err := lockfile.AcquireLock(p.Data.Lock())
 	if err != nil {
 		return err
 	}
@@ -68,13 +84,11 @@ func Run(ctx context.Context, o Options, assemble func(context.Context, *lifecyc
 	if err := paths.MakeRunDir(); err != nil {
 		return fmt.Errorf("make the run folder: %w", err)
 	}
-	if o.Control != nil {
-		listener, err := control.Listen(paths.ControlSocket, o.Control)
-		if err != nil {
-			return err
-		}
-		defer listener.Close()
+	listener, err := control.Listen(paths.ControlSocket, mux)
+	if err != nil {
+		return err
 	}
+	defer listener.Close()
 	if err := start(ctx, g, o.Fatal); err != nil {
 		if ctx.Err() != nil { // asked to stop while starting
 			err = nil
@@ -83,14 +97,14 @@ func Run(ctx context.Context, o Options, assemble func(context.Context, *lifecyc
 	}
 	o.Systemd.Ready("up")
 	if o.Up != nil {
-		o.Up()
+		o.Up(p.Node())
 	}
 	var background sync.WaitGroup
 	running, cancel := context.WithCancel(ctx)
 	defer background.Wait()
 	defer cancel()
 	background.Go(func() { saveSpace(running) })
-	background.Go(func() { o.Systemd.Watch(running, o.Alive) })
+	background.Go(func() { o.Systemd.Watch(running, p.Alive) })
 
 	select {
 	case <-ctx.Done():

@@ -5,6 +5,7 @@ package server
 import (
 	"context"
 	"net"
+	"net/http"
 	"net/url"
 
 	"k8s.io/client-go/kubernetes"
@@ -26,22 +27,9 @@ import (
 	"github.com/labk/labk/pkg/version"
 )
 
-// Options of a server.
-type Options struct {
-	Config *config.Config
-	// Host is this machine.
-	Host health.Host
-	// Process is what the process is told and tells; Run fills in its Data, Up and Alive.
-	Process process.Options
-	// Say tells a person what happens in the cluster: one line, as fmt.Sprintf.
-	Say func(format string, args ...any)
-	// Up is called once everything is ready, with the address of this machine's node.
-	Up func(node net.IP)
-}
-
 // Run runs a server until ctx ends, then stops it; pods go on. A mistake in the configuration is a *config.Error, a fault of the machine a
 // *health.Error, a data folder in use a *lockfile.LockedError; nothing on the disk has been changed then. A *process.RestartError asks for a fresh start.
-func Run(ctx context.Context, o Options) error {
+func Run(ctx context.Context, o process.Options) error {
 	if err := o.Config.Validate(); err != nil {
 		return err
 	}
@@ -49,10 +37,14 @@ func Run(ctx context.Context, o Options) error {
 		return err
 	}
 	s := &server{cfg: o.Config, data: paths.Data(o.Config.DataDir), say: o.Say}
-	p := o.Process
-	p.Data, p.Alive = s.data, s.alive
-	p.Up = func() { o.Up(s.id.node) }
-	return process.Run(ctx, p, func(ctx context.Context, g *lifecycle.Group) error { return s.assemble(ctx, g, o) })
+	return process.Run(ctx, o, process.Program{
+		Data: s.data,
+		Assemble: func(ctx context.Context, g *lifecycle.Group, control *http.ServeMux) error {
+			return s.assemble(ctx, g, control, o)
+		},
+		Node:  func() net.IP { return s.id.node },
+		Alive: s.alive,
+	})
 }
 
 // server is what the steps below share.
@@ -64,8 +56,8 @@ type server struct {
 	say     func(format string, args ...any)
 }
 
-// assemble puts everything into the group. It changes nothing.
-func (s *server) assemble(ctx context.Context, g *lifecycle.Group, o Options) error {
+// assemble puts everything into the group, and what commands may ask for into control. It changes nothing.
+func (s *server) assemble(ctx context.Context, g *lifecycle.Group, control *http.ServeMux, o process.Options) error {
 	cfg := s.cfg
 	var err error
 	if s.payload, err = payload.Open(); err != nil {
