@@ -10,7 +10,7 @@ const (
 	// TokenFile is where an installed labk reads the token to join with; InstallRecord says what was installed.
 	TokenFile     = "/etc/labk/token"
 	InstallRecord = "/etc/labk/install.json"
-	RunDir       = "/run/labk"
+	RunDir        = "/run/labk"
 	// RegistryHosts has a folder per registry with containerd's hosts.toml: mirrors, CAs.
 	RegistryHosts = "/etc/containerd/certs.d"
 )
