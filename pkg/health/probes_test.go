@@ -19,7 +19,9 @@ type probeCase struct {
 	says       string // in the detail or the remedy
 }
 
-func allCases() []probeCase { return slices.Concat(probeCases, reachCases, inotifyCases) }
+func allCases() []probeCase {
+	return slices.Concat(probeCases, reachCases, inotifyCases, datastoreCases, liveCases)
+}
 
 var probeCases = []probeCase{
 	{"LABK001", "ordinary user", func(f *fake) { f.UID = 1000 }, Fail, "user 1000"},

@@ -28,6 +28,9 @@ func (d Data) join(elem ...string) string {
 // Lock is held for as long as a labk uses the folder; it contains the pid.
 func (d Data) Lock() string { return d.join("lock") }
 
+// LastRun is what the labk that runs, or ran last, left about itself (process.Record).
+func (d Data) LastRun() string { return d.join("last-run.json") }
+
 // Payload is the folder of unpacked payloads; PayloadBin is where the one in use is found, whatever its hash.
 func (d Data) Payload() string    { return d.join("data") }
 func (d Data) PayloadBin() string { return d.join("data", "current", "bin") }
