@@ -31,6 +31,9 @@ func (d Data) Lock() string { return d.join("lock") }
 // Version is the file with the version of the program that used the folder last.
 func (d Data) Version() string { return d.join("version") }
 
+// LastRun is what the labk that runs, or ran last, left about itself (process.Record).
+func (d Data) LastRun() string { return d.join("last-run.json") }
+
 // Payload is the folder of unpacked payloads; PayloadBin is where the one in use is found, whatever its hash.
 func (d Data) Payload() string    { return d.join("data") }
 func (d Data) PayloadBin() string { return d.join("data", "current", "bin") }
