@@ -38,14 +38,11 @@ func Run(ctx context.Context, o process.Options) error {
 	if err := o.Config.Validate(); err != nil {
 		return err
 	}
-	server, err := o.Config.ServerURL()
+	server, err := Server(o.Config)
 	if err != nil {
 		return err
 	}
 	data := paths.Data(o.Config.DataDir)
-	if err := checkOther(server, data); err != nil {
-		return err
-	}
 	if err := health.Err(health.Run(ctx, o.Host, health.Probes())); err != nil {
 		return err
 	}
@@ -92,6 +89,15 @@ func assemble(ctx context.Context, g *lifecycle.Group, control *http.ServeMux, o
 	}
 	g.Add(join.New(joining))
 	return Add(ctx, g, Options{Config: cfg, Data: data, Host: o.Host, Payload: bundle, Address: address, Known: known})
+}
+
+// Server is the server that an agent with this configuration joins. A mistake, such as that it is this PC itself, is a *config.Error.
+func Server(c *config.Config) (*url.URL, error) {
+	server, err := c.ServerURL()
+	if err != nil {
+		return nil, err
+	}
+	return server, checkOther(server, paths.Data(c.DataDir))
 }
 
 // checkOther makes sure that the server is another PC.
