@@ -29,6 +29,7 @@ import (
 	"github.com/labk/labk/pkg/paths"
 	"github.com/labk/labk/pkg/payload"
 	"github.com/labk/labk/pkg/process"
+	"github.com/labk/labk/pkg/upgrade/request"
 	"github.com/labk/labk/pkg/version"
 )
 
@@ -88,6 +89,9 @@ func assemble(ctx context.Context, g *lifecycle.Group, control *http.ServeMux, o
 		return nil, err
 	}
 	g.Add(join.New(joining))
+	g.Add(request.NewFollower(request.FollowOptions{
+		Data: data, Kubeconfig: join.NodeFiles(data).Kubeconfig, Node: cfg.NodeName, Version: version.Version, Say: o.Say,
+	}), "join")
 	return Add(ctx, g, Options{Config: cfg, Data: data, Host: o.Host, Payload: bundle, Address: address, Known: known})
 }
 

@@ -77,7 +77,7 @@ func newApp(stdout, stderr io.Writer) *cli.App {
 		},
 		Commands: []*cli.Command{
 			serverCommand(stderr), agentCommand(stderr), tokenCommand(), kubectlCommand(), ctrCommand(), checkCommand(), imageCommand(),
-			labCommand(stderr), installCommand(stderr), versionCommand(),
+			labCommand(stderr), upgradeCommand(stderr), installCommand(stderr), versionCommand(),
 		},
 	}
 	for _, c := range app.Commands {

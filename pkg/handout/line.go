@@ -41,7 +41,9 @@ func ask(ctx context.Context, client kubernetes.Interface) (o Offer, err error) 
 		return o, errors.New("it does not tell its address yet: try again in a moment")
 	}
 	o.Server = "https://" + net.JoinHostPort(slice.Endpoints[0].Addresses[0], strconv.Itoa(int(*slice.Ports[0].Port)))
-	get := func(path string) ([]byte, error) { return client.Discovery().RESTClient().Get().AbsPath(path).Do(ctx).Raw() }
+	get := func(path string) ([]byte, error) {
+		return client.Discovery().RESTClient().Get().AbsPath(path).Do(ctx).Raw()
+	}
 	script, err := get(Script)
 	if err != nil {
 		return o, err

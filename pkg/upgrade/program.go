@@ -41,7 +41,7 @@ var machines = map[string]elf.Machine{"amd64": elf.EM_X86_64, "arm64": elf.EM_AA
 // Inspect makes sure that the file is a whole labk that runs on this PC: its checksum (in hexadecimal, unless empty), its architecture, and that it says its version. The file must be
 // executable, as Stage makes it.
 func Inspect(ctx context.Context, path, checksum string) (Program, error) {
-	sum, err := sumFile(path)
+	sum, err := Sum(path)
 	if err != nil {
 		return Program{}, fmt.Errorf("read the new program: %w", err)
 	}
@@ -61,7 +61,8 @@ func Inspect(ctx context.Context, path, checksum string) (Program, error) {
 	return p, nil
 }
 
-func sumFile(path string) (string, error) {
+// Sum is the SHA-256 of a file, in hexadecimal.
+func Sum(path string) (string, error) {
 	file, err := os.Open(path)
 	if err != nil {
 		return "", err

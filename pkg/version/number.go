@@ -16,6 +16,9 @@ type Number struct {
 	Release int
 }
 
+// MaxSkew is by how many minor versions a node may be older than its server; it may never be newer (Kubernetes' version skew policy).
+const MaxSkew = 3
+
 // Parse reads a version such as v1.37.1+labk2. The part that begins with a plus may be absent.
 func Parse(text string) (Number, error) {
 	base, build, built := strings.Cut(text, "+")
