@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"time"
@@ -50,8 +51,9 @@ type installation struct {
 	program string
 	manager manager
 	service upgrade.Service
-	// running tells that labk runs now, as the service.
+	// running tells that labk runs now, as the service, and pid as which process.
 	running bool
+	pid     int
 	token   string
 	files   files
 	// known tells that the cluster's networks are known: an agent learns them when it joins.
@@ -89,36 +91,48 @@ func Run(ctx context.Context, o Options) error {
 
 // bringUp puts the program in place and starts it. With an old one to go back to, a new one that does not come up is taken out again.
 func (i *installation) bringUp(ctx context.Context, staged *staged) error {
-	if i.SkipStart || !i.running {
+	switch {
+	case i.SkipStart:
+		i.Say("%s is installed and not started", i.service.Name())
+		return staged.putInPlace(ctx, i)
+	case !i.running:
 		if err := staged.putInPlace(ctx, i); err != nil {
 			return err
 		}
-		if i.SkipStart {
-			i.Say("%s is installed and not started", i.service.Name())
-			return nil
-		}
 		return i.start(ctx)
-	}
-	switch {
 	case staged != nil:
-		return upgrade.Replace(ctx, upgrade.Replacement{
-			Program: i.program, New: staged.Program, Service: i.service, Patience: i.Patience, Say: i.Say,
-			Restore: i.restore,
-		})
-	case i.files.changed():
-		i.Say("restarting %s with the new configuration; pods go on", i.service.Name())
-		err := i.start(ctx)
-		if err == nil {
-			return nil
-		}
-		i.Say("going back to the configuration before")
-		if back := errors.Join(i.restore(context.WithoutCancel(ctx)), i.start(context.WithoutCancel(ctx))); back != nil {
-			return fmt.Errorf("%w; and going back failed: %w: look at %s's log", err, back, i.service.Name())
-		}
-		return &upgrade.RolledBackError{Cause: err, Version: "the new configuration"}
+		return i.upgrade(ctx, staged)
+	case i.files.changed() || !runsFile(i.pid, i.program):
+		return i.restart(ctx)
 	}
 	i.Say("%s runs already, with the same program and configuration: nothing to do", i.service.Name())
 	return nil
+}
+
+// upgrade replaces the program of a labk that runs.
+func (i *installation) upgrade(ctx context.Context, staged *staged) error {
+	_, err := upgrade.PC(ctx, upgrade.Options{
+		Server: i.Role == "server", Config: &i.cfg, Program: i.program, Service: i.service, Patience: i.Patience, Restore: i.restore, Say: i.Say,
+		From: func(context.Context, string) (path, sum string, err error) { return staged.Path, "", nil },
+	})
+	if err != nil && !errors.As(err, new(*upgrade.RolledBackError)) {
+		return errors.Join(err, i.restore(context.WithoutCancel(ctx))) // it did not get so far, or has done so already
+	}
+	return err
+}
+
+// restart restarts a labk that runs, for a new configuration.
+func (i *installation) restart(ctx context.Context) error {
+	err := i.start(ctx)
+	if err == nil {
+		return nil
+	}
+	i.Say("going back to the configuration before")
+	ctx = context.WithoutCancel(ctx)
+	if back := errors.Join(i.restore(ctx), i.start(ctx)); back != nil {
+		return fmt.Errorf("%w; and going back failed: %w", err, back)
+	}
+	return &upgrade.RolledBackError{Cause: err, Version: "the new configuration"}
 }
 
 // start starts or restarts the service and waits until labk is up.
@@ -148,7 +162,10 @@ func (i *installation) start(ctx context.Context) error {
 func (i *installation) restore(ctx context.Context) error {
 	err := errors.Join(i.files.restore(), i.manager.reload(ctx))
 	if i.before == nil {
-		return errors.Join(err, os.Remove(paths.InstallRecord))
+		if gone := os.Remove(paths.InstallRecord); !errors.Is(gone, fs.ErrNotExist) {
+			err = errors.Join(err, gone)
+		}
+		return err
 	}
 	i.record.Version, i.record.Service = i.before.Version, i.before.Service
 	return errors.Join(err, i.record.Save())
