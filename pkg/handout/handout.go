@@ -39,12 +39,17 @@ const (
 
 // New returns the handler of Prefix. Downloads end with ctx. It may be used concurrently.
 func New(ctx context.Context, script []byte) http.Handler {
-	return newHandler(ctx, script, running)
+	return newHandler(ctx, running).routes(script)
 }
 
-func newHandler(ctx context.Context, script []byte, program string) http.Handler {
-	h := &handler{ctx: ctx, program: program, turns: make(chan struct{}, sending), queue: make(chan struct{}, sending+waiting)}
-	h.sum = sync.OnceValues(func() (string, error) { return sumOf(program) })
+func newHandler(ctx context.Context, program string) *handler {
+	return &handler{
+		ctx: ctx, program: program, turns: make(chan struct{}, sending), queue: make(chan struct{}, sending+waiting),
+		sum: sync.OnceValues(func() (string, error) { return sumOf(program) }),
+	}
+}
+
+func (h *handler) routes(script []byte) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET "+Script, func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "text/x-shellscript; charset=utf-8")

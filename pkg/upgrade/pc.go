@@ -31,6 +31,8 @@ type Options struct {
 	SHA256 string
 	// Patience is Replacement's.
 	Patience time.Duration
+	// Restore, if set, takes back what else was changed for the new program. It is called when that did not come up.
+	Restore func(ctx context.Context) error
 	// Say tells a person what happens: one line, as fmt.Sprintf.
 	Say func(format string, args ...any)
 }
@@ -200,6 +202,11 @@ func (u *upgrade) copy(ctx context.Context) error {
 // restore makes the data folder fit for the program before: the new one may have noted its version there. If that is of another minor version of Kubernetes, what it has written into the datastore the
 // old one can't be trusted with, and the copy takes its place.
 func (u *upgrade) restore(ctx context.Context) error {
+	if u.Restore != nil {
+		if err := u.Restore(ctx); err != nil {
+			return err
+		}
+	}
 	text, err := os.ReadFile(u.data.Version())
 	noted := strings.TrimSpace(string(text))
 	if errors.Is(err, os.ErrNotExist) || noted == u.before {
