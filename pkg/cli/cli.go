@@ -77,7 +77,7 @@ func newApp(stdout, stderr io.Writer) *cli.App {
 		},
 		Commands: []*cli.Command{
 			serverCommand(stderr), agentCommand(stderr), tokenCommand(), kubectlCommand(), ctrCommand(), checkCommand(), imageCommand(),
-			labCommand(stderr), versionCommand(),
+			labCommand(stderr), uninstallCommand(), versionCommand(),
 		},
 	}
 	for _, c := range app.Commands {

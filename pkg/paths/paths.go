@@ -10,7 +10,7 @@ const (
 	// TokenFile is where an installed labk reads the token to join with; InstallRecord says what was installed.
 	TokenFile     = "/etc/labk/token"
 	InstallRecord = "/etc/labk/install.json"
-	RunDir       = "/run/labk"
+	RunDir        = "/run/labk"
 	// RegistryHosts has a folder per registry with containerd's hosts.toml: mirrors, CAs.
 	RegistryHosts = "/etc/containerd/certs.d"
 )
@@ -74,6 +74,8 @@ const (
 	ContainerdSocket = ContainerdState + "/containerd.sock"
 	// ControlSocket is where a running labk answers commands of this PC's root.
 	ControlSocket = RunDir + "/control.sock"
+	// Sysctls is how the kernel's settings were before labk started for the first time since the boot.
+	Sysctls = RunDir + "/sysctl.json"
 )
 
 // CNIResults is where the CNI library, in containerd, notes what plugins have done for which pod.

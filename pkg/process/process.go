@@ -18,6 +18,7 @@ import (
 	"github.com/labk/labk/pkg/lifecycle"
 	"github.com/labk/labk/pkg/lockfile"
 	"github.com/labk/labk/pkg/paths"
+	"github.com/labk/labk/pkg/sysctl"
 	"github.com/labk/labk/pkg/systemd"
 )
 
@@ -83,6 +84,9 @@ func Run(ctx context.Context, o Options, p Program) error {
 	defer lock.Release()
 	if err := paths.MakeRunDir(); err != nil {
 		return fmt.Errorf("make the run folder: %w", err)
+	}
+	if err := sysctl.Remember(paths.Sysctls); err != nil {
+		return err
 	}
 	listener, err := control.Listen(paths.ControlSocket, mux)
 	if err != nil {
