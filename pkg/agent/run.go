@@ -30,6 +30,7 @@ import (
 	"github.com/labk/labk/pkg/payload"
 	"github.com/labk/labk/pkg/process"
 	"github.com/labk/labk/pkg/status"
+	"github.com/labk/labk/pkg/upgrade/request"
 	"github.com/labk/labk/pkg/version"
 )
 
@@ -39,14 +40,11 @@ func Run(ctx context.Context, o process.Options) error {
 	if err := o.Config.Validate(); err != nil {
 		return err
 	}
-	server, err := o.Config.ServerURL()
+	server, err := Server(o.Config)
 	if err != nil {
 		return err
 	}
 	data := paths.Data(o.Config.DataDir)
-	if err := checkOther(server, data); err != nil {
-		return err
-	}
 	found := health.Run(ctx, o.Host, health.Probes())
 	if err := health.Err(found); err != nil {
 		return err
@@ -93,6 +91,9 @@ func assemble(ctx context.Context, g *lifecycle.Group, control *http.ServeMux, o
 		return nil, err
 	}
 	g.Add(join.New(joining))
+	g.Add(request.NewFollower(request.FollowOptions{
+		Data: data, Kubeconfig: join.NodeFiles(data).Kubeconfig, Node: cfg.NodeName, Version: version.Version, Say: o.Say,
+	}), "join")
 	kubeconfig := join.NodeFiles(data).Kubeconfig
 	live := &health.Live{Server: func(ctx context.Context) (time.Time, error) { return askServer(ctx, kubeconfig, server) }}
 	node, err := Add(ctx, g, Options{Config: cfg, Data: data, Host: o.Host, Payload: bundle, Address: address, Known: known, Live: live})
@@ -102,6 +103,15 @@ func assemble(ctx context.Context, g *lifecycle.Group, control *http.ServeMux, o
 	return node, status.Add(g, control, status.Options{
 		Host: o.Host, Live: live, Found: found, Client: func() (kubernetes.Interface, error) { return nodeClient(kubeconfig) },
 	})
+}
+
+// Server is the server that an agent with this configuration joins. A mistake, such as that it is this PC itself, is a *config.Error.
+func Server(c *config.Config) (*url.URL, error) {
+	server, err := c.ServerURL()
+	if err != nil {
+		return nil, err
+	}
+	return server, checkOther(server, paths.Data(c.DataDir))
 }
 
 // checkOther makes sure that the server is another PC.

@@ -78,7 +78,7 @@ func newApp(stdout, stderr io.Writer) *cli.App {
 		},
 		Commands: []*cli.Command{
 			serverCommand(stderr), agentCommand(stderr), tokenCommand(), kubectlCommand(), ctrCommand(), checkCommand(), statusCommand(), imageCommand(),
-			labCommand(stderr), versionCommand(),
+			labCommand(stderr), upgradeCommand(stderr), installCommand(stderr), versionCommand(),
 		},
 	}
 	for _, c := range app.Commands {
@@ -115,6 +115,15 @@ func loadConfig(c *cli.Context, role string) (config.Config, error) {
 	if c.Args().Present() {
 		return config.Config{}, usageError{fmt.Errorf("%q is no flag: see `labk %s --help`", c.Args().First(), c.Command.Name)}
 	}
+	cfg, err := config.Load(sources(c, role))
+	if err != nil {
+		return cfg, err
+	}
+	return cfg, cfg.Validate()
+}
+
+// sources is where a command that has configFlags finds its configuration.
+func sources(c *cli.Context, role string) config.Sources {
 	s := config.Sources{
 		File: c.String("config"), Folder: paths.ConfigFolder, Explicit: c.IsSet("config"),
 		Env: os.LookupEnv, Flags: map[string][]string{}, Role: role,
@@ -133,11 +142,7 @@ func loadConfig(c *cli.Context, role string) (config.Config, error) {
 			s.Flags[o.Name] = []string{c.String(o.Name)}
 		}
 	}
-	cfg, err := config.Load(s)
-	if err != nil {
-		return cfg, err
-	}
-	return cfg, cfg.Validate()
+	return s
 }
 
 // noArguments refuses arguments of a command that takes none.

@@ -59,6 +59,11 @@ func dataProbes() []Probe {
 			Cause:  "The disk of the datastore takes longer than 0.3 s to write 4 KiB for good. Every change in the cluster waits for that, and leases that are renewed too late end the control plane.",
 			Remedy: "choose a folder on a faster disk with --data-dir, or find what keeps this one busy (iostat -x 1)",
 		}, look: lookDiskSpeed, asRoot: true, again: Often},
+		{Fault: Fault{
+			Code: "LABK047", Title: "data folder's version", Severity: Fatal,
+			Cause:  "A newer labk than this one has used the data folder. What it wrote there this one may not understand, and could spoil.",
+			Remedy: "run that version or a newer one",
+		}, look: lookVersion},
 	}
 }
 

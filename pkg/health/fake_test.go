@@ -102,6 +102,12 @@ func newFake(t *testing.T) *fake {
 
 var goodFS = FileSystem{Type: 0xef53, Size: 100 << 30, Free: 50 << 30, Files: 1 << 20, FreeFiles: 1 << 19}
 
+// lastVersion makes the data folder one that this version used last, and this program v1.37.1+labk1.
+func (f *fake) lastVersion(text string) {
+	f.Version = "v1.37.1+labk1"
+	f.put(f.data().Version(), text)
+}
+
 // disk changes what the data folder's file system is.
 func (f *fake) disk(change func(*FileSystem)) {
 	fs := goodFS

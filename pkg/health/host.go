@@ -15,6 +15,7 @@ import (
 
 	"github.com/labk/labk/pkg/config"
 	"github.com/labk/labk/pkg/paths"
+	"github.com/labk/labk/pkg/version"
 )
 
 // Host is the machine as the probes see it. Tests replace any part of it; ThisHost fills it for real.
@@ -29,6 +30,8 @@ type Host struct {
 	Now      time.Time
 	// Built is when this program was built; zero if nobody knows.
 	Built time.Time
+	// Version is this program's.
+	Version string
 	// Ports must be free.
 	Ports []Port
 	// Live is the labk that runs in this process; nil before a start and in a command.
@@ -78,7 +81,7 @@ type FileSystem struct {
 // ThisHost is the machine that this process runs on. built may be zero.
 func ThisHost(cfg config.Config, server bool, built time.Time) Host {
 	h := Host{
-		Config: cfg, Server: server, Root: "/", UID: os.Geteuid(), PID: os.Getpid(), Now: time.Now(), Built: built,
+		Config: cfg, Server: server, Root: "/", UID: os.Geteuid(), PID: os.Getpid(), Now: time.Now(), Built: built, Version: version.Version,
 		LookPath: exec.LookPath, Command: command, StatFS: statFS, WriteDisk: tryWrite,
 	}
 	if server {

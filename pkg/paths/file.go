@@ -30,11 +30,11 @@ func WriteFile(path string, data []byte, mode fs.FileMode) error {
 	if err := os.Rename(tmp.Name(), path); err != nil {
 		return err
 	}
-	return syncDir(dir)
+	return SyncDir(dir)
 }
 
-// syncDir makes a new name in the folder outlast a power cut.
-func syncDir(dir string) error {
+// SyncDir makes a new name in the folder outlast a power cut.
+func SyncDir(dir string) error {
 	d, err := os.Open(dir)
 	if err != nil {
 		return err

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/labk/labk/pkg/config"
@@ -86,6 +87,11 @@ func Run(ctx context.Context, o Options, p Program) (err error) {
 	if err := paths.MakeRunDir(); err != nil {
 		return fmt.Errorf("make the run folder: %w", err)
 	}
+	if err := noteVersion(p.Data); err != nil {
+		return err
+	}
+	var up atomic.Bool
+	serveSelf(mux, p.Data, &up)
 	listener, err := control.Listen(paths.ControlSocket, mux)
 	if err != nil {
 		return err
@@ -97,6 +103,7 @@ func Run(ctx context.Context, o Options, p Program) (err error) {
 		}
 		return errors.Join(err, stop(g))
 	}
+	up.Store(true)
 	o.Systemd.Ready("up")
 	if o.Up != nil {
 		o.Up(p.Node())

@@ -12,10 +12,12 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 
+	"github.com/labk/labk"
 	"github.com/labk/labk/pkg/agent"
 	"github.com/labk/labk/pkg/config"
 	"github.com/labk/labk/pkg/controlplane"
 	"github.com/labk/labk/pkg/datastore"
+	"github.com/labk/labk/pkg/handout"
 	"github.com/labk/labk/pkg/health"
 	"github.com/labk/labk/pkg/join"
 	"github.com/labk/labk/pkg/join/registrar"
@@ -114,7 +116,8 @@ func (s *server) addControlPlane(g *lifecycle.Group, node net.IP) (*controlplane
 	}
 	controlplane.Prepare()
 	store := datastore.New(datastore.Options{Socket: paths.KineSocket, Database: s.data.Database(), Endpoint: s.cfg.DatastoreEndpoint})
-	options := controlplane.Options{Config: s.cfg, Data: s.data, Credentials: s.id.credentials, Datastore: store.Endpoint(), Advertise: advertise}
+	options := controlplane.Options{Config: s.cfg, Data: s.data, Credentials: s.id.credentials, Datastore: store.Endpoint(), Advertise: advertise,
+		OpenPrefix: handout.Prefix, Open: func(ctx context.Context) http.Handler { return handout.New(ctx, labk.InstallScript) }}
 	api, err := controlplane.NewAPIServer(options)
 	if err != nil {
 		return nil, err
