@@ -78,7 +78,7 @@ func newApp(stdout, stderr io.Writer) *cli.App {
 		},
 		Commands: []*cli.Command{
 			serverCommand(stderr), agentCommand(stderr), tokenCommand(), kubectlCommand(), ctrCommand(), checkCommand(), statusCommand(), imageCommand(),
-			labCommand(stderr), installCommand(stderr), upgradeCommand(stderr), versionCommand(),
+			labCommand(stderr), installCommand(stderr), upgradeCommand(stderr), uninstallCommand(), versionCommand(),
 		},
 	}
 	for _, c := range app.Commands {
