@@ -177,8 +177,14 @@ verify() {
 		[ "$got" = "$sum" ] || fail "$from is not what was asked for: its SHA-256 is $got and not $sum." \
 			"Half a download, or the server was upgraded meanwhile: try again, or print a new line there with labk token create --print-join"
 	fi
+	# A shell would take what is no program for a script, and run it.
+	case $($sudo od -An -v -tx1 -N20 "$program" | tr -d ' \n') in
+	7f454c46????????????????????????????3e00) ;;
+	7f454c46*) fail "$from is a program for another processor than this PC's ($(uname -m))" ;;
+	*) fail "$from is not a program: is it an archive, or a web page?" ;;
+	esac
 	$sudo chmod 755 "$program"
-	said=$($sudo "$program" version 2>&1) || fail "$from does not run on this PC ($(uname -m)): is it whole, and for it? $said"
+	said=$($sudo "$program" version 2>&1) || fail "$from does not run on this PC: is it whole? $said"
 	case $said in
 	"labk v"*) ;;
 	*) fail "$from is not labk" ;;
