@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"syscall"
 
 	"github.com/urfave/cli/v2"
@@ -76,8 +77,8 @@ func newApp(stdout, stderr io.Writer) *cli.App {
 			return cli.ShowAppHelp(c)
 		},
 		Commands: []*cli.Command{
-			serverCommand(stderr), agentCommand(stderr), tokenCommand(), kubectlCommand(), ctrCommand(), checkCommand(), imageCommand(),
-			labCommand(stderr), upgradeCommand(stderr), installCommand(stderr), versionCommand(),
+			serverCommand(stderr), agentCommand(stderr), tokenCommand(), kubectlCommand(), ctrCommand(), checkCommand(), statusCommand(), imageCommand(),
+			labCommand(stderr), installCommand(stderr), upgradeCommand(stderr), uninstallCommand(), versionCommand(),
 		},
 	}
 	for _, c := range app.Commands {
@@ -89,11 +90,11 @@ func newApp(stdout, stderr io.Writer) *cli.App {
 	return app
 }
 
-// configFlags makes the flags of a role out of the configuration's options.
-func configFlags(role string) []cli.Flag {
+// configFlags makes the flags of a role out of the configuration's options: of all, or of those that are named.
+func configFlags(role string, only ...string) []cli.Flag {
 	flags := []cli.Flag{&cli.StringFlag{Name: "config", Aliases: []string{"c"}, Usage: "Configuration `FILE`.", Value: paths.ConfigFile, EnvVars: []string{"LABK_CONFIG"}}}
 	for _, o := range config.Options() {
-		if !o.For(role) {
+		if !o.For(role) || len(only) > 0 && !slices.Contains(only, o.Name) {
 			continue
 		}
 		usage := o.Usage + " [$" + o.Env() + "]"
@@ -109,7 +110,7 @@ func configFlags(role string) []cli.Flag {
 	return flags
 }
 
-// loadConfig fills the configuration of a command that has configFlags.
+// loadConfig fills the configuration of a command that has the configFlags of a role, all or some.
 func loadConfig(c *cli.Context, role string) (config.Config, error) {
 	if c.Args().Present() {
 		return config.Config{}, usageError{fmt.Errorf("%q is no flag: see `%s --help`", c.Args().First(), c.Command.HelpName)}

@@ -28,6 +28,9 @@ func (d Data) join(elem ...string) string {
 // Lock is held for as long as a labk uses the folder; it contains the pid.
 func (d Data) Lock() string { return d.join("lock") }
 
+// LastRun is what the labk that runs, or ran last, left about itself (process.Record).
+func (d Data) LastRun() string { return d.join("last-run.json") }
+
 // Version is the file with the version of the program that used the folder last.
 func (d Data) Version() string { return d.join("version") }
 
@@ -85,6 +88,8 @@ const (
 	UpgradeLock = RunDir + "/upgrade.lock"
 	// ControlSocket is where a running labk answers commands of this PC's root.
 	ControlSocket = RunDir + "/control.sock"
+	// Sysctls is how the kernel's settings were before labk started for the first time since the boot.
+	Sysctls = RunDir + "/sysctl.json"
 )
 
 // CNIResults is where the CNI library, in containerd, notes what plugins have done for which pod.

@@ -38,7 +38,7 @@ func serveSelf(mux *http.ServeMux, data paths.Data, up *atomic.Bool) {
 	})
 }
 
-// noteVersion leaves word of which program used the data folder last: an older one must not follow it (health's LABK045).
+// noteVersion leaves word of which program used the data folder last: an older one must not follow it (health's LABK047).
 func noteVersion(data paths.Data) error {
 	if n, err := version.Parse(version.Version); err != nil || n.IsDevelopment() {
 		return nil

@@ -26,6 +26,7 @@ import (
 	"github.com/labk/labk/pkg/paths"
 	"github.com/labk/labk/pkg/payload"
 	"github.com/labk/labk/pkg/process"
+	"github.com/labk/labk/pkg/status"
 	"github.com/labk/labk/pkg/version"
 )
 
@@ -35,17 +36,18 @@ func Run(ctx context.Context, o process.Options) error {
 	if err := o.Config.Validate(); err != nil {
 		return err
 	}
-	if err := health.Err(health.Run(ctx, o.Host, health.Probes())); err != nil {
+	found := health.Run(ctx, o.Host, health.Probes())
+	if err := health.Err(found); err != nil {
 		return err
 	}
 	s := &server{cfg: o.Config, data: paths.Data(o.Config.DataDir), say: o.Say}
 	return process.Run(ctx, o, process.Program{
 		Data: s.data,
 		Assemble: func(ctx context.Context, g *lifecycle.Group, control *http.ServeMux) error {
-			return s.assemble(ctx, g, control, o)
+			return s.assemble(ctx, g, control, o, found)
 		},
 		Node:  func() net.IP { return s.id.node },
-		Alive: s.alive,
+		Alive: func(ctx context.Context) bool { return s.ping(ctx) == nil },
 	})
 }
 
@@ -59,7 +61,7 @@ type server struct {
 }
 
 // assemble puts everything into the group, and what commands may ask for into control. It changes nothing.
-func (s *server) assemble(ctx context.Context, g *lifecycle.Group, control *http.ServeMux, o process.Options) error {
+func (s *server) assemble(ctx context.Context, g *lifecycle.Group, control *http.ServeMux, o process.Options, found []health.Result) error {
 	cfg := s.cfg
 	var err error
 	if s.payload, err = payload.Open(); err != nil {
@@ -87,6 +89,7 @@ func (s *server) assemble(ctx context.Context, g *lifecycle.Group, control *http
 		ClientCA: s.id.credentials.ClientCA, ServerCA: s.id.credentials.ServerCA, SigningDuration: controllers.SigningDuration,
 		Self: machine, Names: s.id.apiNames(), Addresses: s.id.apiAddresses(), Version: version.Version, Say: s.say,
 	}), "kube-apiserver") // it has all rights itself
+	live := &health.Live{API: agent.WhenReady(g, "kube-apiserver", s.ping)}
 	if !cfg.DisableAgent {
 		server, err := url.Parse(controlplane.URL(cfg))
 		if err != nil {
@@ -96,13 +99,13 @@ func (s *server) assemble(ctx context.Context, g *lifecycle.Group, control *http
 			Config: cfg, Data: s.data, Server: server, Token: func() (string, error) { return s.id.token.String(), nil }, Own: true,
 			Machine: machine, Address: address.IP, Version: version.Version, Say: s.say,
 		}), "registrar", "rights")
-		node := agent.Options{Config: cfg, Data: s.data, Host: o.Host, Payload: s.payload, Address: address, Known: true}
+		node := agent.Options{Config: cfg, Data: s.data, Host: o.Host, Payload: s.payload, Address: address, Known: true, Live: live}
 		if _, err := agent.Add(ctx, g, node); err != nil {
 			return err
 		}
 	}
 	g.Add(lifecycle.NewStep("components", s.applyComponents), "rights")
-	return nil
+	return status.Add(g, control, status.Options{Host: o.Host, Live: live, Found: found, Client: s.client})
 }
 
 // addControlPlane adds what a cluster has once.
@@ -156,11 +159,11 @@ func (s *server) client() (kubernetes.Interface, error) {
 	return client, err
 }
 
-// alive tells whether the API server answers, for systemd's watchdog.
-func (s *server) alive(ctx context.Context) bool {
-	_, client, err := s.clients()
+// ping asks the API server whether it is alive.
+func (s *server) ping(ctx context.Context) error {
+	client, err := s.client()
 	if err != nil {
-		return false
+		return err
 	}
-	return client.Discovery().RESTClient().Get().AbsPath("/livez").Do(ctx).Error() == nil
+	return client.Discovery().RESTClient().Get().AbsPath("/livez").Do(ctx).Error()
 }

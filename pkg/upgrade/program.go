@@ -181,19 +181,25 @@ func Stage(from, program string) (string, error) {
 func StageFrom(in io.Reader, program string) (string, error) {
 	path := filepath.Join(filepath.Dir(program), ".labk.new")
 	out, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o755)
-	if err == nil {
-		_, err = io.Copy(out, in)
-		err = errors.Join(err, out.Chmod(0o755), out.Sync(), out.Close())
+	if err != nil {
+		return "", stageError(path, err)
 	}
+	_, err = io.Copy(out, in)
+	if err = errors.Join(err, out.Chmod(0o755), out.Sync(), out.Close()); err != nil {
+		return "", errors.Join(stageError(path, err), os.Remove(path))
+	}
+	return path, nil
+}
+
+func stageError(path string, err error) error {
+	dir := filepath.Dir(path)
 	switch {
-	case err == nil:
-		return path, nil
 	case errors.Is(err, unix.EROFS), errors.Is(err, unix.EACCES):
-		err = fmt.Errorf("%w: make %s writable (mount -o remount,rw), or choose another folder with INSTALL_LABK_BIN_DIR", err, filepath.Dir(path))
+		err = fmt.Errorf("%w: make %s writable (mount -o remount,rw)", err, dir)
 	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT):
-		err = fmt.Errorf("%w: free space in %s", err, filepath.Dir(path))
+		err = fmt.Errorf("%w: free space in %s", err, dir)
 	}
-	return "", errors.Join(fmt.Errorf("write the new program: %w", err), removeIfThere(path))
+	return fmt.Errorf("write the new program: %w", err)
 }
 
 func checkSpace(dir string, size uint64) error {

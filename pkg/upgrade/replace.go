@@ -31,7 +31,7 @@ type Replacement struct {
 	New Program
 	// Service runs the program and is restarted; nil if nobody does.
 	Service Service
-	// Patience is how long the new program may take until it is up, and in the other case the old one.
+	// Patience is how long the new program may take until it is up.
 	Patience time.Duration
 	// Prepare, if set, does what must be done before; after its error nothing has been changed.
 	Prepare func(ctx context.Context) error
@@ -75,17 +75,17 @@ func Replace(ctx context.Context, r Replacement) error {
 	began := time.Now()
 	old, _ := process.Running(ctx) // zero if none runs
 	r.Say("restarting %s with %s; pods go on", r.Service.Name(), r.New.Text)
-	cause := r.restart(ctx, r.New.Text, old.PID)
+	cause := r.restart(ctx, r.New.Text, old.PID, r.Patience)
 	if cause == nil {
 		return nil
 	}
 	if words := r.Service.LastWords(context.WithoutCancel(ctx), began); words != "" {
-		cause = fmt.Errorf("%w: it said: %s", cause, words)
+		cause = fmt.Errorf("%s (%w)", words, cause)
 	}
 	if !kept {
 		return fmt.Errorf("%s did not come up: %w: there is no program before it", r.New.Text, cause)
 	}
-	r.Say("%s did not come up: %v", r.New.Text, cause)
+	r.Say("%s did not come up: going back to the program before", r.New.Text)
 	if err := r.back(context.WithoutCancel(ctx), old.Version); err != nil {
 		return fmt.Errorf("%s did not come up: %w; and going back failed: %w: look at %s's log", r.New.Text, cause, err, r.Service.Name())
 	}
@@ -93,8 +93,8 @@ func Replace(ctx context.Context, r Replacement) error {
 }
 
 // restart restarts the service and waits until labk is up with the version, in another process than before, and stays so.
-func (r *Replacement) restart(ctx context.Context, version string, before int) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, r.Patience, fmt.Errorf("it was not ready after %v", r.Patience))
+func (r *Replacement) restart(ctx context.Context, version string, before int, patience time.Duration) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, patience, fmt.Errorf("it was not ready after %v", patience))
 	defer cancel()
 	if err := r.Service.Restart(ctx); err != nil {
 		return because(ctx, err)
@@ -138,7 +138,6 @@ func because(ctx context.Context, err error) error {
 
 // back brings the old program back.
 func (r *Replacement) back(ctx context.Context, version string) error {
-	r.Say("going back to the program before")
 	stop, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	if err := r.Service.Stop(stop); err != nil {
@@ -152,8 +151,9 @@ func (r *Replacement) back(ctx context.Context, version string) error {
 			return err
 		}
 	}
-	if err := r.restart(ctx, version, 0); err != nil {
-		return fmt.Errorf("start the program before: %w", err)
+	// It has come up before: whoever has little patience with the new one gets the old one back all the same.
+	if err := r.restart(ctx, version, 0, max(r.Patience, DefaultPatience)); err != nil {
+		return fmt.Errorf("start the program before, which is in its place again: %w", err)
 	}
 	return nil
 }

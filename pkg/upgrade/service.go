@@ -3,6 +3,7 @@ package upgrade
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"os/exec"
 	"strings"
@@ -102,11 +103,13 @@ func manage(ctx context.Context, name string, args ...string) (string, error) {
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	if err := cmd.Run(); err != nil {
+		if complaint, _, _ := strings.Cut(strings.TrimSpace(stderr.String()), "\n"); complaint != "" {
+			err = errors.New(complaint)
+		}
 		if ctx.Err() != nil {
 			err = ctx.Err()
 		}
-		complaint, _, _ := strings.Cut(strings.TrimSpace(stderr.String()), "\n")
-		return "", fmt.Errorf("%s %s: %w %s", name, strings.Join(args, " "), err, complaint)
+		return "", fmt.Errorf("%s %s: %w", name, strings.Join(args, " "), err)
 	}
 	return strings.TrimSpace(stdout.String()), nil
 }

@@ -87,7 +87,7 @@ func badInputs(n *cluster.Node) []bad {
 		{name: "wrong value", variables: "INSTALL_LABK_EXEC='--cluster-cidr 10.42.0.0' " + good, code: 2, want: []string{"cluster-cidr", "10.42.0.0/16"}},
 		{name: "no token on standard input", variables: good + " LABK_TOKEN=-", code: 1, want: []string{"no token on standard input"}},
 		{name: "no server to download from", variables: "LABK_URL=https://127.0.0.1:1 LABK_TOKEN=x LABK_SHA256=" + strings.Repeat("0", 64), code: 1, want: []string{"https://127.0.0.1:1/labk/bin/linux-amd64 could not be fetched"}},
-		{name: "no release", variables: "INSTALL_LABK_RELEASE_URL=https://127.0.0.1:1 INSTALL_LABK_VERSION=v1.37.1+labk9", code: 1, want: []string{"https://127.0.0.1:1/download/v1.37.1%2Blabk9/labk-linux-amd64.sha256 could not be fetched"}},
+		{name: "no release", variables: "INSTALL_LABK_RELEASE_URL=https://127.0.0.1:1 INSTALL_LABK_VERSION=v1.37.1+labk9", code: 1, want: []string{"https://127.0.0.1:1/download/v1.37.1%2Blabk9/labk.sha256 could not be fetched"}},
 	}
 }
 
