@@ -91,6 +91,9 @@ func assemble(ctx context.Context, g *lifecycle.Group, control *http.ServeMux, o
 		return nil, err
 	}
 	g.Add(join.New(joining))
+	files := join.NodeFiles(data)
+	g.Add(renewal(control, files))
+	g.Add(join.NewFollower(files), "join")
 	return Add(ctx, g, Options{Config: cfg, Data: data, Host: o.Host, Payload: bundle, Address: address, Known: known})
 }
 

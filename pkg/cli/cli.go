@@ -76,7 +76,7 @@ func newApp(stdout, stderr io.Writer) *cli.App {
 			return cli.ShowAppHelp(c)
 		},
 		Commands: []*cli.Command{
-			serverCommand(stderr), agentCommand(stderr), tokenCommand(), kubectlCommand(), ctrCommand(), checkCommand(), imageCommand(),
+			serverCommand(stderr), agentCommand(stderr), tokenCommand(), certificateCommand(), kubectlCommand(), ctrCommand(), checkCommand(), imageCommand(),
 			labCommand(stderr), versionCommand(),
 		},
 	}

@@ -65,7 +65,7 @@ func setControllerManager(s *options.KubeControllerManagerOptions, o Options) {
 	s.KubeCloudShared.ClusterCIDR = o.Config.ClusterCIDR
 	s.NodeIPAMController.ServiceCIDR = o.Config.ServiceCIDR
 	s.SAController.ServiceAccountKeyFile = o.ServiceAccount.Key
-	s.SAController.RootCAFile = o.ServerCA.Cert
+	s.SAController.RootCAFile = o.TrustedServers
 
 	// Certificates of nodes are pkg/join's to sign: nodes need them before this component is there. Here are the signers of the rest.
 	sign := s.CSRSigningController
