@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
 # Builds dist/labk with its payload. The version is Kubernetes' and labk's release of it; dates come from the commit, so that the
-# same commit gives the same file.
+# same commit gives the same file. LABK_RELEASE is another release number, LABK_OUTPUT another file: tests of upgrades need a newer program.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/env.sh
 
 # labk's releases of one Kubernetes version count from 1.
-release=1
+release=${LABK_RELEASE:-1}
+output=${LABK_OUTPUT:-dist/labk}
 
 scripts/deps.sh --build
 scripts/build-payload.sh
@@ -40,6 +41,6 @@ set_var github.com/labk/labk/pkg/version.Commit "$commit"
 set_var github.com/labk/labk/pkg/version.BuildDate "$date"
 set_var github.com/containerd/containerd/v2/version.Version "$(required github.com/containerd/containerd/v2)"
 
-mkdir -p dist
-go build -o dist/labk -ldflags "$ldflags" ./cmd/labk
-echo "dist/labk: $version, $(($(stat -c %s dist/labk) >> 20)) MiB"
+mkdir -p "$(dirname "$output")"
+go build -o "$output" -ldflags "$ldflags" ./cmd/labk
+echo "$output: $version, $(($(stat -c %s "$output") >> 20)) MiB"

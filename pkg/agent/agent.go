@@ -33,6 +33,8 @@ type Options struct {
 	Address network.NodeAddress
 	// Known tells that the cluster's options are known before "join" is ready: containerd need not wait for it then.
 	Known bool
+	// Live is given what the probes of a running labk can ask of the node.
+	Live *health.Live
 }
 
 // How soon a connection to the server counts as dead that nothing comes through, in seconds: client-go reads both from the environment, and would take
@@ -98,6 +100,7 @@ func Add(ctx context.Context, g *lifecycle.Group, o Options) (*kubelet.Kubelet, 
 	g.Add(policy.New(policy.Options{Config: o.Config, Kubeconfig: files.Kubeconfig, Mode: mode, CNIResults: paths.CNIResults}), "join")
 	g.Add(network.NewAddressWatch(o.Config, o.Address))
 	g.Add(lifecycle.NewStep("node", func(ctx context.Context) error { return waitReady(ctx, files.Kubeconfig, o.Config.NodeName) }), "kubelet")
+	watchNode(g, o.Live, o.Address, node)
 	return node, nil
 }
 

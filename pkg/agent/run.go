@@ -9,13 +9,13 @@ import (
 	"net/url"
 	"os"
 	"slices"
+	"time"
 
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/cache"
-	"k8s.io/client-go/tools/clientcmd"
 	watchtools "k8s.io/client-go/tools/watch"
 	logsapi "k8s.io/component-base/logs/api/v1"
 	nodeutil "k8s.io/kubernetes/pkg/util/node"
@@ -29,6 +29,8 @@ import (
 	"github.com/labk/labk/pkg/paths"
 	"github.com/labk/labk/pkg/payload"
 	"github.com/labk/labk/pkg/process"
+	"github.com/labk/labk/pkg/status"
+	"github.com/labk/labk/pkg/upgrade/request"
 	"github.com/labk/labk/pkg/version"
 )
 
@@ -38,15 +40,13 @@ func Run(ctx context.Context, o process.Options) error {
 	if err := o.Config.Validate(); err != nil {
 		return err
 	}
-	server, err := o.Config.ServerURL()
+	server, err := Server(o.Config)
 	if err != nil {
 		return err
 	}
 	data := paths.Data(o.Config.DataDir)
-	if err := checkOther(server, data); err != nil {
-		return err
-	}
-	if err := health.Err(health.Run(ctx, o.Host, health.Probes())); err != nil {
+	found := health.Run(ctx, o.Host, health.Probes())
+	if err := health.Err(found); err != nil {
 		return err
 	}
 	address, err := network.FindNodeAddress(o.Config)
@@ -57,7 +57,7 @@ func Run(ctx context.Context, o process.Options) error {
 	return process.Run(ctx, o, process.Program{
 		Data: data,
 		Assemble: func(ctx context.Context, g *lifecycle.Group, control *http.ServeMux) (err error) {
-			node, err = assemble(ctx, g, control, o, server, address)
+			node, err = assemble(ctx, g, control, o, found, server, address)
 			return err
 		},
 		Node:  func() net.IP { return address.IP },
@@ -66,7 +66,7 @@ func Run(ctx context.Context, o process.Options) error {
 }
 
 // assemble puts everything into the group, and what commands may ask for into control. It changes nothing.
-func assemble(ctx context.Context, g *lifecycle.Group, control *http.ServeMux, o process.Options, server *url.URL, address network.NodeAddress) (*kubelet.Kubelet, error) {
+func assemble(ctx context.Context, g *lifecycle.Group, control *http.ServeMux, o process.Options, found []health.Result, server *url.URL, address network.NodeAddress) (*kubelet.Kubelet, error) {
 	cfg, data := o.Config, paths.Data(o.Config.DataDir)
 	logsapi.ReapplyHandling = logsapi.ReapplyHandlingIgnoreUnchanged
 	bundle, err := payload.Open()
@@ -94,7 +94,26 @@ func assemble(ctx context.Context, g *lifecycle.Group, control *http.ServeMux, o
 	files := join.NodeFiles(data)
 	g.Add(renewal(control, files))
 	g.Add(join.NewFollower(files), "join")
-	return Add(ctx, g, Options{Config: cfg, Data: data, Host: o.Host, Payload: bundle, Address: address, Known: known})
+	g.Add(request.NewFollower(request.FollowOptions{
+		Data: data, Kubeconfig: files.Kubeconfig, Node: cfg.NodeName, Version: version.Version, Say: o.Say,
+	}), "join")
+	live := &health.Live{Server: func(ctx context.Context) (time.Time, error) { return askServer(ctx, files.Kubeconfig, server) }}
+	node, err := Add(ctx, g, Options{Config: cfg, Data: data, Host: o.Host, Payload: bundle, Address: address, Known: known, Live: live})
+	if err != nil {
+		return nil, err
+	}
+	return node, status.Add(g, control, status.Options{
+		Host: o.Host, Live: live, Found: found, Client: func() (kubernetes.Interface, error) { return nodeClient(files.Kubeconfig) },
+	})
+}
+
+// Server is the server that an agent with this configuration joins. A mistake, such as that it is this PC itself, is a *config.Error.
+func Server(c *config.Config) (*url.URL, error) {
+	server, err := c.ServerURL()
+	if err != nil {
+		return nil, err
+	}
+	return server, checkOther(server, paths.Data(c.DataDir))
 }
 
 // checkOther makes sure that the server is another PC.
@@ -119,11 +138,7 @@ func checkOther(server *url.URL, data paths.Data) error {
 
 // waitReady waits until this machine's node is Ready, as the node itself sees it in the API.
 func waitReady(ctx context.Context, kubeconfig, name string) error {
-	cfg, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
-	if err != nil {
-		return err
-	}
-	client, err := kubernetes.NewForConfig(cfg)
+	client, err := nodeClient(kubeconfig)
 	if err != nil {
 		return err
 	}

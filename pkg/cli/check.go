@@ -16,16 +16,15 @@ func checkCommand() *cli.Command {
 		Name: "check", Usage: "Look for what would keep labk from running on this machine; starts nothing",
 		Flags: append(configFlags("server"), outputFlag(), &cli.BoolFlag{Name: "agent", Usage: "Look as for an agent: no control plane here."}),
 		Action: func(c *cli.Context) error {
-			cfg, err := loadConfig(c, "server")
+			role := "server"
+			if c.Bool("agent") {
+				role = "agent"
+			}
+			host, err := hostAs(c, role)
 			if err != nil {
 				return err
 			}
-			if c.Bool("agent") { // the cluster's networks, once this PC knows them
-				if _, err := join.Recall(&cfg, paths.Data(cfg.DataDir)); err != nil {
-					return err
-				}
-			}
-			results := health.Run(c.Context, health.ThisHost(cfg, !c.Bool("agent"), built()), health.Probes())
+			results := health.Run(c.Context, host, health.Probes())
 			err = print(c, results, func() error {
 				w := tabwriter.NewWriter(c.App.Writer, 0, 0, 2, ' ', 0)
 				for _, r := range results {
@@ -42,4 +41,18 @@ func checkCommand() *cli.Command {
 			return err
 		},
 	}
+}
+
+// hostAs is this machine as a server or an agent is configured to run on it.
+func hostAs(c *cli.Context, role string) (health.Host, error) {
+	cfg, err := loadConfig(c, role)
+	if err != nil {
+		return health.Host{}, err
+	}
+	if role == "agent" { // the cluster's networks, once this PC knows them
+		if _, err := join.Recall(&cfg, paths.Data(cfg.DataDir)); err != nil {
+			return health.Host{}, err
+		}
+	}
+	return health.ThisHost(cfg, role == "server", built()), nil
 }

@@ -2,6 +2,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -9,7 +10,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
-	"strings"
+	"slices"
 	"syscall"
 
 	"github.com/urfave/cli/v2"
@@ -56,7 +57,7 @@ func Run(args []string, stdout, stderr io.Writer) int {
 
 func newApp(stdout, stderr io.Writer) *cli.App {
 	onUsage := func(c *cli.Context, err error, _ bool) error {
-		return usageError{fmt.Errorf("%w: see `%s --help`", err, strings.TrimSpace(c.App.Name+" "+c.Command.Name))}
+		return usageError{fmt.Errorf("%w: see `%s --help`", err, cmp.Or(c.Command.HelpName, c.App.Name))}
 	}
 	app := &cli.App{
 		Name:                      "labk",
@@ -76,8 +77,8 @@ func newApp(stdout, stderr io.Writer) *cli.App {
 			return cli.ShowAppHelp(c)
 		},
 		Commands: []*cli.Command{
-			serverCommand(stderr), agentCommand(stderr), tokenCommand(), certificateCommand(), kubectlCommand(), ctrCommand(), checkCommand(), imageCommand(),
-			labCommand(stderr), versionCommand(),
+			serverCommand(stderr), agentCommand(stderr), tokenCommand(), certificateCommand(), kubectlCommand(), ctrCommand(), checkCommand(), statusCommand(), imageCommand(),
+			labCommand(stderr), installCommand(stderr), upgradeCommand(stderr), uninstallCommand(), versionCommand(),
 		},
 	}
 	for _, c := range app.Commands {
@@ -89,11 +90,11 @@ func newApp(stdout, stderr io.Writer) *cli.App {
 	return app
 }
 
-// configFlags makes the flags of a role out of the configuration's options.
-func configFlags(role string) []cli.Flag {
+// configFlags makes the flags of a role out of the configuration's options: of all, or of those that are named.
+func configFlags(role string, only ...string) []cli.Flag {
 	flags := []cli.Flag{&cli.StringFlag{Name: "config", Aliases: []string{"c"}, Usage: "Configuration `FILE`.", Value: paths.ConfigFile, EnvVars: []string{"LABK_CONFIG"}}}
 	for _, o := range config.Options() {
-		if !o.For(role) {
+		if !o.For(role) || len(only) > 0 && !slices.Contains(only, o.Name) {
 			continue
 		}
 		usage := o.Usage + " [$" + o.Env() + "]"
@@ -109,11 +110,20 @@ func configFlags(role string) []cli.Flag {
 	return flags
 }
 
-// loadConfig fills the configuration of a command that has configFlags.
+// loadConfig fills the configuration of a command that has the configFlags of a role, all or some.
 func loadConfig(c *cli.Context, role string) (config.Config, error) {
 	if c.Args().Present() {
-		return config.Config{}, usageError{fmt.Errorf("%q is no flag: see `labk %s --help`", c.Args().First(), c.Command.Name)}
+		return config.Config{}, usageError{fmt.Errorf("%q is no flag: see `%s --help`", c.Args().First(), c.Command.HelpName)}
 	}
+	cfg, err := config.Load(sources(c, role))
+	if err != nil {
+		return cfg, err
+	}
+	return cfg, cfg.Validate()
+}
+
+// sources is where a command that has configFlags finds its configuration.
+func sources(c *cli.Context, role string) config.Sources {
 	s := config.Sources{
 		File: c.String("config"), Folder: paths.ConfigFolder, Explicit: c.IsSet("config"),
 		Env: os.LookupEnv, Flags: map[string][]string{}, Role: role,
@@ -132,11 +142,7 @@ func loadConfig(c *cli.Context, role string) (config.Config, error) {
 			s.Flags[o.Name] = []string{c.String(o.Name)}
 		}
 	}
-	cfg, err := config.Load(s)
-	if err != nil {
-		return cfg, err
-	}
-	return cfg, cfg.Validate()
+	return s
 }
 
 // noArguments refuses arguments of a command that takes none.

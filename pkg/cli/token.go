@@ -12,6 +12,7 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/labk/labk/pkg/config"
+	"github.com/labk/labk/pkg/handout"
 	"github.com/labk/labk/pkg/join"
 	"github.com/labk/labk/pkg/join/registrar"
 	"github.com/labk/labk/pkg/paths"
@@ -29,6 +30,7 @@ func tokenCommand() *cli.Command {
 					&cli.DurationFlag{Name: "ttl", Usage: "How long it is good; 0 for ever.", Value: 24 * time.Hour},
 					&cli.StringFlag{Name: "description", Usage: "What it is for, for people."},
 					&cli.IntFlag{Name: "uses", Usage: "How many PCs may join with it; 0 for any number."},
+					&cli.BoolFlag{Name: "print-join", Usage: "Print a line that installs labk on another PC, with the program from this server, and joins it."},
 					&cli.StringFlag{Name: "replace", Usage: "The PC with this token takes the `NODE` over, even with other hardware, once the old PC is off."},
 				},
 			},
@@ -82,6 +84,12 @@ func createToken(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
+	var offer handout.Offer
+	if c.Bool("print-join") { // before there is a token that nobody gets to see
+		if offer, err = handout.Ask(c.Context, client); err != nil {
+			return err
+		}
+	}
 	t, err := join.NewToken(hash)
 	if err != nil {
 		return err
@@ -89,7 +97,11 @@ func createToken(c *cli.Context) error {
 	if err := registrar.CreateToken(c.Context, client, t, o); err != nil {
 		return err
 	}
-	fmt.Fprintln(c.App.Writer, t)
+	if c.Bool("print-join") {
+		fmt.Fprintln(c.App.Writer, offer.Line(t.String()))
+	} else {
+		fmt.Fprintln(c.App.Writer, t)
+	}
 	return nil
 }
 

@@ -4,10 +4,14 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"net/http"
 	"path/filepath"
+	"strings"
 	"time"
 
+	genericapiserver "k8s.io/apiserver/pkg/server"
 	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/cache"
 	"k8s.io/kubernetes/cmd/kube-apiserver/app"
 	"k8s.io/kubernetes/cmd/kube-apiserver/app/options"
 
@@ -55,10 +59,54 @@ func NewAPIServer(o Options) (lifecycle.Component, error) {
 		if err := joinErrors("kube-apiserver", completed.Validate()); err != nil {
 			return err
 		}
-		return app.Run(ctx, completed)
+		return o.serve(ctx, completed)
 	}
 	ready := func(ctx context.Context) error { return WaitReady(ctx, o.System, bootstrapHooks[:]...) }
 	return lifecycle.NewTask("kube-apiserver", run, ready), nil
+}
+
+// serve is upstream's app.Run with Options.Open before everything else.
+func (o Options) serve(ctx context.Context, opts options.CompletedOptions) error {
+	names, err := cache.NewInformerName("kube-apiserver")
+	if err != nil {
+		return err
+	}
+	opts.InformerName = names
+	cfg, err := app.NewConfig(opts)
+	if err != nil {
+		return err
+	}
+	if o.Open != nil {
+		o.openTo(ctx, cfg.Aggregator.GenericConfig)
+	}
+	completed, err := cfg.Complete()
+	if err != nil {
+		return err
+	}
+	chain, err := app.CreateServerChain(completed)
+	if err != nil {
+		return err
+	}
+	prepared, err := chain.PrepareRun()
+	if err != nil {
+		return err
+	}
+	return prepared.Run(ctx)
+}
+
+// openTo puts Options.Open around the handlers of the server that has the port.
+func (o Options) openTo(ctx context.Context, cfg *genericapiserver.RecommendedConfig) {
+	open, build := o.Open(ctx), cfg.BuildHandlerChainFunc
+	cfg.BuildHandlerChainFunc = func(api http.Handler, c *genericapiserver.Config) http.Handler {
+		chain := build(api, c)
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if strings.HasPrefix(r.URL.Path, o.OpenPrefix) {
+				open.ServeHTTP(w, r)
+				return
+			}
+			chain.ServeHTTP(w, r)
+		})
+	}
 }
 
 func setAPIServer(s *options.ServerRunOptions, o Options, authnFile string) {

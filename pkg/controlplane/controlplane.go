@@ -7,6 +7,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"net/http"
 	"strconv"
 	"time"
 
@@ -45,6 +46,10 @@ type Options struct {
 	Datastore string
 	// Advertise is the address at which nodes and pods reach the API.
 	Advertise net.IP
+	// Open answers paths that begin with OpenPrefix, for everybody and however long it takes: outside of the API's authentication and time limits. Nil for none; it is made
+	// with a context that ends when the API server is to stop.
+	OpenPrefix string
+	Open       func(context.Context) http.Handler
 }
 
 // Prepare sets what upstream has once per process. Call it before anything else of Kubernetes starts.

@@ -24,7 +24,7 @@ func cgroupProbes() []Probe {
 			Code: "LABK020", Title: "cgroups", Severity: Fatal,
 			Cause:  "No cgroup file system is mounted at /sys/fs/cgroup, as on a machine without systemd, or in a namespace whose /sys was mounted anew.",
 			Remedy: "mount -t cgroup2 cgroup2 /sys/fs/cgroup, or start the machine's cgroups service (OpenRC: rc-service cgroups start)",
-		}, look: lookCgroups},
+		}, look: lookCgroups, again: Often},
 		{Fault: Fault{
 			Code: "LABK021", Title: "memory cgroup", Severity: Fatal,
 			Cause:  "The memory controller is switched off, as some boards' (Raspberry Pi OS) default command line does. The kubelet cannot limit or count memory without it.",
@@ -88,7 +88,7 @@ func (h Host) enabledV1(options []string) []string {
 }
 
 func lookCgroups(_ context.Context, h Host) finding {
-	if !h.node() {
+	if !h.Node() {
 		return pass("not needed without a node")
 	}
 	version, controllers, err := h.Cgroups()
@@ -100,7 +100,7 @@ func lookCgroups(_ context.Context, h Host) finding {
 
 func lookController(name string) func(context.Context, Host) finding {
 	return func(_ context.Context, h Host) finding {
-		if !h.node() {
+		if !h.Node() {
 			return pass("not needed without a node")
 		}
 		version, controllers, err := h.Cgroups()

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -27,12 +28,12 @@ func dataProbes() []Probe {
 			Code: "LABK040", Title: "data folder", Severity: Fatal,
 			Cause:  "Nothing can be written in the data folder: mounted read-only, no folder at all, or forbidden.",
 			Remedy: "make it writable (mount -o remount,rw), or choose another with --data-dir",
-		}, look: lookWritable, asRoot: true},
+		}, look: lookWritable, asRoot: true, again: Often},
 		{Fault: Fault{
 			Code: "LABK041", Title: "disk space", Severity: Fatal,
 			Cause:  "The disk of the data folder is full: less than 200 MiB or 10,000 files are free. Below 2 GiB or 10 % it is a warning: the kubelet evicts pods then.",
 			Remedy: "free space there, or choose a folder on another disk with --data-dir",
-		}, look: lookSpace, asRoot: true},
+		}, look: lookSpace, asRoot: true, again: Often},
 		{Fault: Fault{
 			Code: "LABK042", Title: "file system", Severity: Fatal,
 			Cause:  "The data folder is on a file system that cannot hold containers: on a network file system SQLite's locks are not safe, and overlayfs does not work on top of another overlayfs. On tmpfs it is a warning: all is gone after a reboot.",
@@ -47,7 +48,22 @@ func dataProbes() []Probe {
 			Code: "LABK044", Title: "database", Severity: Fatal,
 			Cause:  "The SQLite file of the datastore is damaged: not a database, or shorter than it says itself. Never written over: what is left in it can still be saved.",
 			Remedy: "go back to a snapshot with labk snapshot restore, or move the file aside to begin with an empty cluster",
-		}, look: lookDatabase, asRoot: true},
+		}, look: lookDatabase, asRoot: true, again: Often},
+		{Fault: Fault{
+			Code: "LABK045", Title: "database's size", Severity: Warning,
+			Cause:  "The SQLite file of the datastore is larger than 2 GiB. Starts, copies and many requests take long then. Something writes much: events, or objects that a program of yours makes without end.",
+			Remedy: "find what there is much of with labk kubectl get --raw /metrics (apiserver_resource_objects), and delete it",
+		}, look: lookDatabaseSize, asRoot: true, again: Often},
+		{Fault: Fault{
+			Code: "LABK046", Title: "disk speed", Severity: Warning,
+			Cause:  "The disk of the datastore takes longer than 0.3 s to write 4 KiB for good. Every change in the cluster waits for that, and leases that are renewed too late end the control plane.",
+			Remedy: "choose a folder on a faster disk with --data-dir, or find what keeps this one busy (iostat -x 1)",
+		}, look: lookDiskSpeed, asRoot: true, again: Often},
+		{Fault: Fault{
+			Code: "LABK047", Title: "data folder's version", Severity: Fatal,
+			Cause:  "A newer labk than this one has used the data folder. What it wrote there this one may not understand, and could spoil.",
+			Remedy: "run that version or a newer one",
+		}, look: lookVersion},
 	}
 }
 
@@ -67,7 +83,7 @@ func (h Host) standing() (string, error) {
 func lookWritable(_ context.Context, h Host) finding {
 	dir, err := h.standing()
 	if err == nil {
-		err = tryWrite(dir)
+		_, err = h.WriteDisk(dir)
 	}
 	switch {
 	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT):
@@ -80,9 +96,9 @@ func lookWritable(_ context.Context, h Host) finding {
 	return pass("%s", h.Config.DataDir)
 }
 
-// tryWrite writes to a file that never has a name, so that nothing is left whatever happens; where the file system cannot do
-// that, to one that is removed at once.
-func tryWrite(dir string) error {
+// tryWrite writes 4 KiB to a file that never has a name, so that nothing is left whatever happens; where the file system cannot do
+// that, to one that is removed at once. It returns how long the disk took.
+func tryWrite(dir string) (took time.Duration, err error) {
 	var file *os.File
 	fd, err := unix.Open(dir, unix.O_TMPFILE|unix.O_WRONLY|unix.O_CLOEXEC, 0o600)
 	if errors.Is(err, unix.EOPNOTSUPP) {
@@ -94,10 +110,15 @@ func tryWrite(dir string) error {
 		file = os.NewFile(uintptr(fd), dir)
 	}
 	if err != nil {
-		return err
+		return 0, err
 	}
+	began := time.Now()
 	_, err = file.Write(make([]byte, 4096))
-	return errors.Join(err, file.Close())
+	if err == nil {
+		err = unix.Fdatasync(int(file.Fd()))
+	}
+	took = time.Since(began)
+	return took, errors.Join(err, file.Close())
 }
 
 func lookSpace(_ context.Context, h Host) finding {

@@ -7,12 +7,20 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/labk/labk/pkg/paths"
 )
 
+// hasDatabase tells whether the datastore is a file of this PC.
+func (h Host) hasDatabase() bool {
+	return h.Server && h.Config.DatastoreEndpoint == "" && h.Config.Datastore == "sqlite"
+}
+
 func lookDatabase(_ context.Context, h Host) finding {
-	if !h.Server || h.Config.DatastoreEndpoint != "" || h.Config.Datastore != "sqlite" {
+	if !h.hasDatabase() {
 		return pass("not here")
 	}
 	path := h.data().Database()
@@ -86,4 +94,59 @@ func checkSQLite(path string) error {
 func hasLog(path string) bool {
 	info, err := os.Stat(path + "-wal")
 	return err == nil && info.Size() > 0
+}
+
+// databaseLarge is a size, in bytes, that no cluster of a lab reaches by itself.
+const databaseLarge = 2 << 30
+
+func lookDatabaseSize(_ context.Context, h Host) finding {
+	if !h.hasDatabase() {
+		return pass("not here")
+	}
+	size := DatabaseSize(h.data())
+	if size > databaseLarge {
+		return warn("%s takes %s", h.data().Database(), amount(uint64(size)))
+	}
+	return pass("%s", amount(uint64(size)))
+}
+
+// DatabaseSize is how many bytes the datastore takes, with what waits in its write-ahead log; 0 where there is none.
+func DatabaseSize(data paths.Data) (bytes int64) {
+	for _, name := range []string{data.Database(), data.Database() + "-wal"} {
+		if info, err := os.Stat(name); err == nil {
+			bytes += info.Size()
+		}
+	}
+	return bytes
+}
+
+// A disk is slow when it takes longer than diskSlow, as often as it is tried: one that is busy for a moment is not.
+const (
+	diskSlow  = 300 * time.Millisecond
+	diskTries = 3
+)
+
+// lookDiskSpeed judges by the quickest of a few writes.
+func lookDiskSpeed(_ context.Context, h Host) finding {
+	if !h.hasDatabase() {
+		return pass("not needed without a datastore")
+	}
+	dir, err := h.standing()
+	if err != nil {
+		return pass("not looked at: %v", err) // LABK040 says what to do
+	}
+	var best time.Duration
+	for i := range diskTries {
+		took, err := h.WriteDisk(dir)
+		if err != nil {
+			return pass("not looked at: %v", err) // LABK040 and LABK041 say what to do
+		}
+		if i == 0 || took < best {
+			best = took
+		}
+		if best < diskSlow {
+			return pass("4 KiB written in %.1f ms", float64(best.Microseconds())/1000)
+		}
+	}
+	return warn("4 KiB written in %.1f s at best", best.Seconds())
 }

@@ -102,6 +102,12 @@ func newFake(t *testing.T) *fake {
 
 var goodFS = FileSystem{Type: 0xef53, Size: 100 << 30, Free: 50 << 30, Files: 1 << 20, FreeFiles: 1 << 19}
 
+// lastVersion makes the data folder one that this version used last, and this program v1.37.1+labk1.
+func (f *fake) lastVersion(text string) {
+	f.Version = "v1.37.1+labk1"
+	f.put(f.data().Version(), text)
+}
+
 // disk changes what the data folder's file system is.
 func (f *fake) disk(change func(*FileSystem)) {
 	fs := goodFS
@@ -109,13 +115,15 @@ func (f *fake) disk(change func(*FileSystem)) {
 	f.StatFS = func(string) (FileSystem, error) { return fs, nil }
 }
 
-func (f *fake) put(path, text string) {
-	f.t.Helper()
+func (f *fake) put(path, text string) { f.t.Helper(); put(f.t, path, text) }
+
+func put(t testing.TB, path, text string) {
+	t.Helper()
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		f.t.Fatal(err)
+		t.Fatal(err)
 	}
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-		f.t.Fatal(err)
+		t.Fatal(err)
 	}
 }
 
@@ -139,17 +147,22 @@ func (f *fake) without(programs ...string) {
 	})
 }
 
-// certificate writes one that begins at the given time.
 func (f *fake) certificate(path string, begins time.Time) {
 	f.t.Helper()
+	writeCertificate(f.t, path, begins)
+}
+
+// writeCertificate writes one that begins at the given time.
+func writeCertificate(t testing.TB, path string, begins time.Time) {
+	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
-		f.t.Fatal(err)
+		t.Fatal(err)
 	}
 	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotBefore: begins, NotAfter: begins.AddDate(10, 0, 0)}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
 	if err != nil {
-		f.t.Fatal(err)
+		t.Fatal(err)
 	}
-	f.put(path, string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})))
+	put(t, path, string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})))
 }

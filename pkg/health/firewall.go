@@ -20,12 +20,12 @@ func firewallProbes() []Probe {
 			Code: "LABK013", Title: "firewall program", Severity: Fatal,
 			Cause:  "Neither nft nor iptables is in PATH. Services are made of the kernel's packet filter rules, which one of them writes.",
 			Remedy: "install the package nftables (or iptables)",
-		}, look: lookFirewallProgram},
+		}, look: lookFirewallProgram, again: Seldom},
 		{Fault: Fault{
 			Code: "LABK014", Title: "packet filter", Severity: Fatal,
 			Cause:  "nft or iptables is there but the kernel refuses what services need: a kernel without the modules, or a container that may not use them. Or /etc/protocols does not name tcp and udp: nft then prints numbers, by which kube-proxy does not know its own rules again, and takes them away at its next start. A warning means that nft cannot be used and iptables is.",
 			Remedy: "boot a kernel with nf_tables (nft_chain_nat, nft_fib, nft_masq, nft_numgen, nft_reject); after a kernel update, reboot",
-		}, look: lookFirewall, asRoot: true},
+		}, look: lookFirewall, asRoot: true, again: Seldom},
 	}
 }
 
@@ -129,7 +129,7 @@ func older(version string, want ...int) bool {
 }
 
 func lookFirewallProgram(_ context.Context, h Host) finding {
-	if !h.node() {
+	if !h.Node() {
 		return pass("not needed without a node")
 	}
 	for _, name := range []string{"nft", "iptables"} {
@@ -141,7 +141,7 @@ func lookFirewallProgram(_ context.Context, h Host) finding {
 }
 
 func lookFirewall(ctx context.Context, h Host) finding {
-	if !h.node() {
+	if !h.Node() {
 		return pass("not needed without a node")
 	}
 	if f := lookFirewallProgram(ctx, h); f.status == Fail {

@@ -22,22 +22,32 @@ type zone struct {
 }
 
 func lookFirewalld(ctx context.Context, h Host) finding {
+	z, unknown := h.firewalldZones(ctx)
+	if unknown != nil {
+		return *unknown
+	}
+	return h.judgeFirewalld(z)
+}
+
+// firewalldZones asks firewalld. When there is nobody to ask, or no answer, that is a finding.
+func (h Host) firewalldZones(ctx context.Context) (z zones, unknown *finding) {
+	found := func(f finding) (zones, *finding) { return zones{}, &f }
 	program, err := h.LookPath("firewall-cmd")
 	if err != nil || !h.exists(systemBus) {
-		return pass("not in use")
+		return found(pass("not in use"))
 	}
 	standard, err := h.Command(ctx, "", program, "--get-default-zone")
 	if err != nil {
 		if strings.Contains(err.Error(), "not running") {
-			return pass("not running")
+			return found(pass("not running"))
 		}
-		return warn("it does not answer: %v", err).do("look at what `firewall-cmd --state` says")
+		return found(warn("it does not answer: %v", err).do("look at what `firewall-cmd --state` says"))
 	}
 	all, err := h.Command(ctx, "", program, "--list-all-zones")
 	if err != nil {
-		return warn("its zones cannot be read: %v", err).do("look whether `firewall-cmd --list-all-zones` shows what labk needs")
+		return found(warn("its zones cannot be read: %v", err).do("look whether `firewall-cmd --list-all-zones` shows what labk needs"))
 	}
-	return h.judgeFirewalld(zones{all: parseZones(all), standard: strings.TrimSpace(standard)})
+	return zones{all: parseZones(all), standard: strings.TrimSpace(standard)}, nil
 }
 
 func parseZones(text string) (all []zone) {
@@ -102,9 +112,18 @@ func (z zones) of(network netip.Prefix, iface string) zone {
 func (z zone) acceptsAll() bool { return z.target == "ACCEPT" }
 
 func (h Host) judgeFirewalld(z zones) finding {
+	blocked, remedies := h.blockedByFirewalld(z)
+	if len(blocked) == 0 {
+		return pass("running, and lets through what labk needs")
+	}
+	return warn("it blocks %s", strings.Join(blocked, ", ")).do("%s", strings.Join(append(remedies, "firewall-cmd --reload"), " && "))
+}
+
+// blockedByFirewalld says what does not get through, and the commands that change it.
+func (h Host) blockedByFirewalld(z zones) (blocked, remedies []string) {
 	need := h.reach()
 	outside := z.of(need.lan, need.iface)
-	var blocked, options, remedies []string
+	var options []string
 	for _, d := range need.doors {
 		if d.from != need.lan {
 			continue // pods have a zone as a whole
@@ -133,10 +152,7 @@ func (h Host) judgeFirewalld(z zones) finding {
 		}
 		remedies = append(remedies, fmt.Sprintf("firewall-cmd --permanent --zone=trusted --add-source=%s", need.pods))
 	}
-	if len(blocked) == 0 {
-		return pass("running, and lets through what labk needs")
-	}
-	return warn("it blocks %s", strings.Join(blocked, ", ")).do("%s", strings.Join(append(remedies, "firewall-cmd --reload"), " && "))
+	return blocked, remedies
 }
 
 func with(iface string) string {

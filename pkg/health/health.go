@@ -1,5 +1,6 @@
-// Package health knows what can be wrong with a machine before labk runs on it: each fault has a code, a cause and a remedy, and
-// a probe that looks for it. `labk check` shows what the probes find; a server or agent runs them before it starts anything.
+// Package health knows what can be wrong with a machine and with the labk that runs on it: each fault has a code, a cause and a remedy, and
+// a probe that looks for it. `labk check` shows what the probes find; a server or agent runs them before it starts anything, and those whose
+// answer can change again and again while it runs.
 package health
 
 import (
@@ -15,7 +16,7 @@ type Severity string
 
 // The severities.
 const (
-	// Fatal faults keep labk from starting.
+	// Fatal faults keep labk from starting, or from doing its work.
 	Fatal Severity = "fatal"
 	// Warning faults make something slower, weaker or absent.
 	Warning Severity = "warning"
@@ -49,6 +50,8 @@ type Result struct {
 	Status Status `json:"status"`
 	Detail string `json:"detail"`
 	Remedy string `json:"remedy,omitempty"`
+	// Late tells that the probe has not answered; its goroutine may still be there.
+	Late bool `json:"-"`
 }
 
 // finding is a Result without what the probe's fault says anyway.
@@ -81,12 +84,32 @@ type Probe struct {
 	look func(ctx context.Context, h Host) finding
 	// asRoot probes find nothing true for an ordinary user, who gets to read about LABK001 alone.
 	asRoot bool
+	// again is how often a running labk looks; zero for what cannot change meanwhile, or is in use by labk itself then.
+	again time.Duration
+	// live probes ask the labk that runs in this process: Host.Live.
+	live bool
 }
+
+// How often a running labk looks again. A round must not cost anything that could be noticed, so what runs programs or reads all of /proc is looked
+// at seldom.
+const (
+	Often  = time.Minute
+	Seldom = time.Hour
+)
+
+// Again is how often a running labk looks for this fault: Often, Seldom, or 0 for never.
+func (p Probe) Again() time.Duration { return p.again }
+
+// Live tells whether only a running labk can look for this fault.
+func (p Probe) Live() bool { return p.live }
 
 // Run looks at the host. It changes nothing on disk, and in the kernel at most loads a module that labk needs.
 func (p Probe) Run(ctx context.Context, h Host) Result {
 	if p.asRoot && h.UID != 0 {
 		return p.result(pass("not looked at: only root can"))
+	}
+	if p.live && h.Live == nil {
+		return p.result(pass("not looked at: only the labk that runs can, see labk status"))
 	}
 	return p.result(p.look(ctx, h))
 }
@@ -120,7 +143,8 @@ func Run(ctx context.Context, h Host, probes []Probe) []Result {
 		select {
 		case results[i] = <-answers[i]:
 		case <-ctx.Done():
-			results[i] = p.result(warn("no answer: %v", ctx.Err()).do("run labk check again; look for a file system that does not answer"))
+			results[i] = p.result(warn("no answer: %v", ctx.Err()).do("look for a file system that does not answer (df, mount)"))
+			results[i].Late = true
 		}
 	}
 	return results

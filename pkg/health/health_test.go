@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/labk/labk/pkg/lockfile"
 )
@@ -191,16 +192,39 @@ func document() string {
 	var b strings.Builder
 	b.WriteString(`# Faults
 
-What can be wrong with a machine before labk runs on it. ` + "`labk check`" + ` looks for all of it without starting anything; a server or
-agent does the same first and stops at a fatal one. A warning is shown and nothing more. A code never changes its meaning.
+What can be wrong with a PC and with the labk on it. A code never changes its meaning.
 
-| code | check | when | remedy | severity |
-| --- | --- | --- | --- | --- |
+` + "`labk check`" + ` looks for all that can be seen without a running labk, and starts nothing; a server or agent does the same first and stops at
+a fatal fault. A running one looks again, as the table says, and tells of what it finds in four places:
+
+- ` + "`labk status`" + ` on the PC, which also looks anew at what is looked at each minute;
+- events of the PC's node, a warning when a fault appears and a normal one when it goes: ` + "`kubectl get events --field-selector reason=LABK041`" + `;
+- the metric ` + "`labk_fault{code=\"LABK041\",severity=\"fatal\"}`" + `, 1 or 0, at ` + "`/metrics`" + ` of the API server and of the kubelet;
+- its exit code: ` + "`labk status`" + ` and ` + "`labk check`" + ` end with 1 when something fails.
+
+A fault of severity fatal keeps labk from starting, or from doing its work; it can also appear as a warning, as its cause says.
+
+<!-- Made from the probes in pkg/health: go test ./pkg/health -run TestDocs -update -->
+
+| code | what is looked at | cause | remedy | severity | looked for |
+| --- | --- | --- | --- | --- | --- |
 `)
 	for _, p := range Probes() {
-		fmt.Fprintf(&b, "| %s | %s | %s | %s | %s |\n", p.Code, p.Title, p.Cause, p.Remedy, p.Severity)
+		fmt.Fprintf(&b, "| %s | %s | %s | %s | %s | %s |\n", p.Code, p.Title, p.Cause, p.Remedy, p.Severity, lookedFor(p))
 	}
 	return b.String()
+}
+
+// lookedFor says when a probe is run.
+func lookedFor(p Probe) string {
+	times := map[time.Duration]string{0: "", Often: "each minute", Seldom: "each hour"}[p.Again()]
+	switch {
+	case p.Live():
+		return times
+	case times == "":
+		return "before a start"
+	}
+	return "before a start, " + times
 }
 
 func TestCatalog(t *testing.T) {

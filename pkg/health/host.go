@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/labk/labk/pkg/config"
 	"github.com/labk/labk/pkg/paths"
+	"github.com/labk/labk/pkg/version"
 )
 
 // Host is the machine as the probes see it. Tests replace any part of it; ThisHost fills it for real.
@@ -28,8 +30,12 @@ type Host struct {
 	Now      time.Time
 	// Built is when this program was built; zero if nobody knows.
 	Built time.Time
+	// Version is this program's.
+	Version string
 	// Ports must be free.
 	Ports []Port
+	// Live is the labk that runs in this process; nil before a start and in a command.
+	Live *Live
 
 	// LookPath finds a program, as exec.LookPath does.
 	LookPath func(name string) (string, error)
@@ -37,6 +43,20 @@ type Host struct {
 	Command func(ctx context.Context, stdin, name string, args ...string) (string, error)
 	// StatFS describes the file system of a path that exists.
 	StatFS func(path string) (FileSystem, error)
+	// WriteDisk writes 4 KiB to a file of the folder that nobody will ever see, and returns how long the disk took.
+	WriteDisk func(dir string) (time.Duration, error)
+}
+
+// Live is what a running labk knows of itself. All functions return before ctx ends, and may be nil where there is no such thing.
+type Live struct {
+	// Address is that of this PC's node.
+	Address netip.Addr
+	// Server asks the server that an agent belongs to, and returns what its clock says.
+	Server func(ctx context.Context) (time.Time, error)
+	// API asks this server's own API, Kubelet the kubelet, Runtime containerd.
+	API, Kubelet, Runtime func(ctx context.Context) error
+	// Slow names the components that have been starting for longer than StartLimit, and what they wait for.
+	Slow func() []string
 }
 
 // Port is a TCP port that labk listens on.
@@ -61,20 +81,20 @@ type FileSystem struct {
 // ThisHost is the machine that this process runs on. built may be zero.
 func ThisHost(cfg config.Config, server bool, built time.Time) Host {
 	h := Host{
-		Config: cfg, Server: server, Root: "/", UID: os.Geteuid(), PID: os.Getpid(), Now: time.Now(), Built: built,
-		LookPath: exec.LookPath, Command: command, StatFS: statFS,
+		Config: cfg, Server: server, Root: "/", UID: os.Geteuid(), PID: os.Getpid(), Now: time.Now(), Built: built, Version: version.Version,
+		LookPath: exec.LookPath, Command: command, StatFS: statFS, WriteDisk: tryWrite,
 	}
 	if server {
 		h.Ports = append(h.Ports, Port{Number: cfg.HTTPSListenPort, Use: "API", Address: cfg.BindAddress, Option: "--https-listen-port"})
 	}
-	if h.node() {
+	if h.Node() {
 		h.Ports = append(h.Ports, Port{Number: 10250, Use: "kubelet"})
 	}
 	return h
 }
 
-// node tells whether pods are to run here.
-func (h Host) node() bool { return !h.Server || !h.Config.DisableAgent }
+// Node tells whether pods are to run here.
+func (h Host) Node() bool { return !h.Server || !h.Config.DisableAgent }
 
 func (h Host) data() paths.Data { return paths.Data(h.Config.DataDir) }
 

@@ -21,7 +21,7 @@ func inotifyProbes() []Probe {
 		Code: "LABK070", Title: "inotify", Severity: Fatal,
 		Cause:  "Root may have too few more inotify instances (fs.inotify.max_user_instances): a server needs 24 to start, an agent 10, or its kubelet ends without a word. With fewer than 64 it is a warning: pods that watch files need one or two each, and say \"too many open files\" without.",
 		Remedy: "sysctl -w fs.inotify.max_user_instances=512, and the same line without sysctl -w in /etc/sysctl.d/90-labk.conf to keep it",
-	}, look: lookInotify, asRoot: true}}
+	}, look: lookInotify, asRoot: true, again: Seldom}}
 }
 
 func lookInotify(_ context.Context, h Host) finding {

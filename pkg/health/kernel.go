@@ -26,7 +26,7 @@ func kernelProbes() []Probe {
 }
 
 func lookOverlay(ctx context.Context, h Host) finding {
-	if !h.node() {
+	if !h.Node() {
 		return pass("not needed without a node")
 	}
 	has := func() bool { return slices.ContainsFunc(h.fields("proc/filesystems"), endsIn("overlay")) }
@@ -41,7 +41,7 @@ func lookOverlay(ctx context.Context, h Host) finding {
 }
 
 func lookBridgeNetfilter(ctx context.Context, h Host) finding {
-	if !h.node() {
+	if !h.Node() {
 		return pass("not needed without a node")
 	}
 	has := func() bool { return h.exists("proc/sys/net/bridge") || h.exists("sys/module/br_netfilter") }
@@ -56,7 +56,7 @@ func lookBridgeNetfilter(ctx context.Context, h Host) finding {
 }
 
 func lookVXLAN(ctx context.Context, h Host) finding {
-	if !h.node() || h.Config.FlannelBackend != "vxlan" {
+	if !h.Node() || h.Config.FlannelBackend != "vxlan" {
 		return pass("not needed")
 	}
 	if h.exists("sys/module/vxlan") {

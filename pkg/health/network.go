@@ -2,6 +2,7 @@ package health
 
 import (
 	"context"
+	"net"
 	"net/netip"
 	"strconv"
 	"strings"
@@ -16,17 +17,22 @@ func networkProbes() []Probe {
 			Code: "LABK060", Title: "swap", Severity: Warning,
 			Cause:  "The machine swaps. Pods may become slow long before their memory limit ends them.",
 			Remedy: "swapoff -a, and take the swap line out of /etc/fstab",
-		}, look: lookSwap},
+		}, look: lookSwap, again: Often},
 		{Fault: Fault{
 			Code: "LABK061", Title: "resolv.conf", Severity: Warning,
 			Cause:  "The machine's /etc/resolv.conf names no server, or only ones on the machine itself, which pods cannot reach. Names inside the cluster work; names outside do not.",
 			Remedy: "name a DNS server of your network in /etc/resolv.conf, if pods need outside names",
-		}, look: lookResolvConf},
+		}, look: lookResolvConf, again: Often},
 		{Fault: Fault{
 			Code: "LABK062", Title: "default route", Severity: Warning,
 			Cause:  "The machine has no default route, by which labk would find the address of its node.",
 			Remedy: "give --node-ip if the machine has several addresses; add a default route if pods need the outside",
-		}, look: lookDefaultRoute},
+		}, look: lookDefaultRoute, again: Often},
+		{Fault: Fault{
+			Code: "LABK063", Title: "node's address", Severity: Warning,
+			Cause:  "The address of this PC's node is on none of its interfaces any more, or that interface has no link: a cable that is unplugged, a switch that is off, an address that DHCP took back. When another address comes, labk starts anew with it by itself.",
+			Remedy: "look at the cable, the switch and the DHCP server (ip addr, ip link)",
+		}, look: lookNodeAddress, live: true, again: Often},
 	}
 }
 
@@ -96,4 +102,31 @@ func lookDefaultRoute(_ context.Context, h Host) finding {
 		}
 	}
 	return warn("none")
+}
+
+func lookNodeAddress(_ context.Context, h Host) finding {
+	if !h.Live.Address.IsValid() {
+		return pass("not known yet")
+	}
+	interfaces, err := net.Interfaces()
+	if err != nil {
+		return warn("list the interfaces: %v", err)
+	}
+	for _, i := range interfaces {
+		addresses, err := i.Addrs()
+		if err != nil {
+			return warn("list the addresses of %s: %v", i.Name, err)
+		}
+		for _, a := range addresses {
+			prefix, err := netip.ParsePrefix(a.String())
+			if err != nil || prefix.Addr().Unmap() != h.Live.Address.Unmap() {
+				continue
+			}
+			if i.Flags&net.FlagRunning == 0 {
+				return warn("%s is on %s, which has no link", h.Live.Address, i.Name)
+			}
+			return pass("%s on %s", h.Live.Address, i.Name)
+		}
+	}
+	return warn("%s is on no interface", h.Live.Address)
 }

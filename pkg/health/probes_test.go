@@ -19,7 +19,9 @@ type probeCase struct {
 	says       string // in the detail or the remedy
 }
 
-func allCases() []probeCase { return slices.Concat(probeCases, reachCases, inotifyCases) }
+func allCases() []probeCase {
+	return slices.Concat(probeCases, reachCases, inotifyCases, datastoreCases, liveCases)
+}
 
 var probeCases = []probeCase{
 	{"LABK001", "ordinary user", func(f *fake) { f.UID = 1000 }, Fail, "user 1000"},
@@ -45,6 +47,8 @@ var probeCases = []probeCase{
 	{"LABK012", "absent", func(f *fake) { f.remove("sys/module/vxlan") }, Warn, "host-gw"},
 	{"LABK012", "not loaded", func(f *fake) { f.remove("sys/module/vxlan"); f.programs["modprobe"] = prints("") }, Pass, "module"},
 	{"LABK012", "other backend", func(f *fake) { f.remove("sys/module/vxlan"); f.Config.FlannelBackend = "host-gw" }, Pass, "not needed"},
+	{"LABK018", "permissive", func(f *fake) { f.write("sys/fs/selinux/enforce", "0") }, Pass, "permissive"},
+	{"LABK018", "enforcing", func(f *fake) { f.write("sys/fs/selinux/enforce", "1") }, Warn, "labk has no policy for it\nif something is denied"},
 
 	{"LABK013", "neither", func(f *fake) { f.without("nft", "iptables") }, Fail, "install the package nftables"},
 	{"LABK013", "iptables", func(f *fake) { f.without("nft") }, Pass, "/usr/sbin/iptables"},
@@ -99,6 +103,13 @@ var probeCases = []probeCase{
 	{"LABK044", "good", func(f *fake) { f.database(func(b []byte) []byte { return b }) }, Pass, "state.db"},
 	{"LABK044", "empty", func(f *fake) { f.database(func([]byte) []byte { return nil }) }, Pass, "state.db"},
 	{"LABK044", "agent", func(f *fake) { f.Server = false; f.database(func(b []byte) []byte { return b[:50] }) }, Pass, "not here"},
+	{"LABK047", "newer", func(f *fake) { f.lastVersion("v1.37.1+labk2\n") }, Fail, "was used by v1.37.1+labk2, and this is the older v1.37.1+labk1"},
+	{"LABK047", "newer, remedy", func(f *fake) { f.lastVersion("v1.38.0+labk1\n") }, Fail, "run v1.38.0+labk1 or a newer one"},
+	{"LABK047", "same", func(f *fake) { f.lastVersion("v1.37.1+labk1\n") }, Pass, "v1.37.1+labk1"},
+	{"LABK047", "older", func(f *fake) { f.lastVersion("v1.36.9+labk3\n") }, Pass, "v1.36.9+labk3"},
+	{"LABK047", "none", func(f *fake) {}, Pass, "not used yet"},
+	{"LABK047", "garbage", func(f *fake) { f.lastVersion("") }, Warn, "remove the file"},
+	{"LABK047", "no own version", func(f *fake) { f.lastVersion("v1.38.0+labk1\n"); f.Version = "v0.0.0-dev" }, Pass, "no version of its own"},
 
 	{"LABK050", "begun", func(f *fake) { f.certificate(f.data().ServerTLS()+"/server-ca.crt", f.Now.Add(-time.Hour)) }, Pass, "1 certificates"},
 	{"LABK050", "not begun", func(f *fake) { f.certificate(f.data().ServerTLS()+"/server-ca.crt", f.Now.Add(time.Hour)) }, Fail, "server-ca.crt begins at 2026-11-22 13:00 UTC"},

@@ -87,7 +87,7 @@ func lookSysResource(_ context.Context, h Host) finding {
 }
 
 func lookMount(_ context.Context, h Host) finding {
-	if !h.node() {
+	if !h.Node() {
 		return pass("not needed without a node")
 	}
 	where, err := h.LookPath("mount")

@@ -18,17 +18,17 @@ func reachProbes() []Probe {
 			Code: "LABK015", Title: "ufw", Severity: Warning,
 			Cause:  "ufw is on and blocks what other PCs or pods need: the API's port (6443/tcp, on a server), the kubelet's (10250/tcp), the pod network's (8472/udp with vxlan), or what the machine forwards from and to pods.",
 			Remedy: "ufw allow proto tcp from 192.168.1.0/24 to any port 6443,10250 and so on: labk check says the commands for this machine",
-		}, look: lookUFW, asRoot: true},
+		}, look: lookUFW, asRoot: true, again: Seldom},
 		{Fault: Fault{
 			Code: "LABK016", Title: "firewalld", Severity: Warning,
 			Cause:  "firewalld is on and blocks what other PCs or pods need, as for LABK015: the zone of the network's interface lacks a port, or pods are not in a trusted zone.",
 			Remedy: "firewall-cmd --permanent --zone=public --add-port=8472/udp and so on, then firewall-cmd --reload: labk check says the commands for this machine",
-		}, look: lookFirewalld, asRoot: true},
+		}, look: lookFirewalld, asRoot: true, again: Seldom},
 		{Fault: Fault{
 			Code: "LABK017", Title: "other packet filters", Severity: Warning,
 			Cause:  "A chain of nobody that labk knows drops what none of its rules accepts (policy drop) and does not mention what other PCs or pods need, as for LABK015. Docker's FORWARD chain is one.",
 			Remedy: "nft insert rule inet filter input tcp dport 6443 accept and so on: labk check says the commands for this machine",
-		}, look: lookOtherFilters, asRoot: true},
+		}, look: lookOtherFilters, asRoot: true, again: Seldom},
 	}
 }
 
@@ -57,7 +57,7 @@ func (h Host) reach() reach {
 	var r reach
 	r.iface, r.lan = h.lan()
 	sources := []netip.Prefix{r.lan}
-	if pods, err := netip.ParsePrefix(h.Config.ClusterCIDR); err == nil && h.node() {
+	if pods, err := netip.ParsePrefix(h.Config.ClusterCIDR); err == nil && h.Node() {
 		r.pods = pods.Masked()
 		sources = append(sources, r.pods)
 	}
@@ -65,11 +65,11 @@ func (h Host) reach() reach {
 		if h.Server {
 			r.doors = append(r.doors, door{h.Config.HTTPSListenPort, "tcp", from})
 		}
-		if h.node() {
+		if h.Node() {
 			r.doors = append(r.doors, door{10250, "tcp", from})
 		}
 	}
-	if h.node() && h.Config.FlannelBackend == "vxlan" {
+	if h.Node() && h.Config.FlannelBackend == "vxlan" {
 		r.doors = append(r.doors, door{8472, "udp", r.lan})
 	}
 	return r

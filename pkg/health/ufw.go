@@ -138,14 +138,18 @@ func (j *judgement) why(r ufwRule, found bool, setting string, before *int) stri
 }
 
 func (h Host) judgeUFW(rules []ufwRule) finding {
-	var j judgement
+	j := h.blockedByUFW(rules)
+	if len(j.blocked) == 0 {
+		return pass("active, and lets through what labk needs")
+	}
+	return warn("it blocks %s", j.detail()).do("%s", strings.Join(j.commands(rules), " && "))
+}
+
+func (h Host) blockedByUFW(rules []ufwRule) (j judgement) {
 	need := h.reach()
 	policy := h.setting(ufwDefaults, "DEFAULT_INPUT_POLICY")
 	for _, d := range need.doors {
-		r, found := first(rules, d.from, anywhere, func(r ufwRule) bool {
-			return !r.forward && (r.proto == "any" || r.proto == d.proto) && hasPort(r.ports, d.port) &&
-				(r.iface == "" || r.iface == need.iface && d.from == need.lan)
-		})
+		r, found := need.ufwRule(rules, d)
 		if found && r.allows() || !found && policy == "accept" {
 			continue
 		}
@@ -156,10 +160,15 @@ func (h Host) judgeUFW(rules []ufwRule) finding {
 	if need.pods.IsValid() {
 		h.judgeForwarding(&j, rules, need)
 	}
-	if len(j.blocked) == 0 {
-		return pass("active, and lets through what labk needs")
-	}
-	return warn("it blocks %s", j.detail()).do("%s", strings.Join(j.commands(rules), " && "))
+	return j
+}
+
+// ufwRule is the rule that decides about a door.
+func (need reach) ufwRule(rules []ufwRule, d door) (ufwRule, bool) {
+	return first(rules, d.from, anywhere, func(r ufwRule) bool {
+		return !r.forward && (r.proto == "any" || r.proto == d.proto) && hasPort(r.ports, d.port) &&
+			(r.iface == "" || r.iface == need.iface && d.from == need.lan)
+	})
 }
 
 // judgeForwarding looks at the ways between pods and other PCs; what opens them is for everybody, as pods reach further than those.

@@ -24,6 +24,7 @@ import (
 	"github.com/labk/labk/pkg/config"
 	"github.com/labk/labk/pkg/lifecycle"
 	"github.com/labk/labk/pkg/paths"
+	labkversion "github.com/labk/labk/pkg/version"
 )
 
 const (
@@ -37,9 +38,8 @@ const (
 	// addressPatience is longer than a PC that is off can be Ready.
 	addressPatience = 75 * time.Second
 	// tell is how often a PC says what it waits for.
-	tell = 10 * time.Second
-	// maxSkew is by how many minor versions a kubelet may be older than its API server (Kubernetes' version skew policy); it may never be newer.
-	maxSkew = 3
+	tell    = 10 * time.Second
+	maxSkew = labkversion.MaxSkew
 )
 
 // Options of joining.

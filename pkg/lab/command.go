@@ -17,8 +17,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// hostPath is where commands in a host are looked for.
-const hostPath = OptDir + ":/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+// hostPath is where commands in a host are looked for. A host with a root of its own is as a PC is: nothing comes before what is installed.
+func hostPath(ownRoot bool) string {
+	const path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+	if ownRoot {
+		return path
+	}
+	return OptDir + ":" + path
+}
 
 // Cmd is a command inside a host. It is used like an exec.Cmd, with these differences: the name is looked up in the host; Env
 // adds to a fresh environment (PATH, HOME, TERM) instead of replacing the caller's; Dir is /root unless set; output held open
@@ -131,7 +137,7 @@ func (c *Cmd) start() error {
 		return err
 	}
 	defer in.close()
-	c.Env = append([]string{"PATH=" + hostPath, "HOME=/root", "USER=root", "TERM=" + termOrDumb()}, c.Env...)
+	c.Env = append([]string{"PATH=" + hostPath(c.host.lab.state.Options.Root != ""), "HOME=/root", "USER=root", "TERM=" + termOrDumb()}, c.Env...)
 	if c.SysProcAttr == nil {
 		c.SysProcAttr = &syscall.SysProcAttr{}
 	}

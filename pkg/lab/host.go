@@ -169,7 +169,7 @@ func (h *Host) boot(ctx context.Context) error {
 	if err := h.powerOff(ctx); err != nil { // what a crashed init left
 		return err
 	}
-	if err := h.prepare(s); err != nil {
+	if err := h.prepare(ctx, s); err != nil {
 		return fmt.Errorf("boot host %s: %w", h.Name(), err)
 	}
 	init, keeper, err := h.startInit(ctx)
@@ -180,12 +180,24 @@ func (h *Host) boot(ctx context.Context) error {
 	h.keeper = keeper
 	h.mu.Unlock()
 	s.Init = init
-	return h.save(s)
+	if err := h.save(s); err != nil {
+		return err
+	}
+	if !h.lab.state.Options.Systemd {
+		return nil
+	}
+	if err := h.awaitSystemd(ctx, init); err != nil {
+		return errors.Join(fmt.Errorf("boot host %s: %w", h.Name(), err), h.powerOff(context.WithoutCancel(ctx)))
+	}
+	return nil
 }
 
 // prepare makes what has to be there before the first process: folders, network, cgroups.
-func (h *Host) prepare(s hostState) error {
+func (h *Host) prepare(ctx context.Context, s hostState) error {
 	if err := os.MkdirAll(h.dir(), 0o755); err != nil {
+		return err
+	}
+	if err := h.fillDisk(ctx); err != nil {
 		return err
 	}
 	if err := h.lab.makeSwitch(); err != nil { // it is gone after a restart of the machine

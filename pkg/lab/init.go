@@ -69,7 +69,10 @@ func initHost(from io.Reader, answer io.Writer) error {
 	if _, err := io.WriteString(answer, initReady); err != nil {
 		return fmt.Errorf("lab init: report: %w", err)
 	}
-	return unix.Exec("/bin/sh", []string{order.Name, "-c", reaper}, []string{"PATH=" + hostPath})
+	if order.Systemd {
+		return execSystemd()
+	}
+	return unix.Exec("/bin/sh", []string{order.Name, "-c", reaper}, []string{"PATH=" + hostPath(order.Root != "")})
 }
 
 func errOr(err, other error) error {

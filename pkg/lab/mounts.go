@@ -28,8 +28,12 @@ func (o *initOrder) makeHost() error {
 	if err := unix.Sethostname([]byte(o.Name)); err != nil {
 		return fmt.Errorf("set host name: %w", err)
 	}
+	disk := o.mountDisk
+	if o.Root != "" {
+		disk = o.enterRoot
+	}
 	steps := []func() error{
-		o.mountDisk, o.writeIdentity, mountVolatile, mountProc, o.mountSys, o.mountCgroups, shieldSysctls,
+		disk, o.writeIdentity, mountVolatile, mountProc, o.mountSys, o.mountCgroups, shieldSysctls,
 		// last: the kubelet and its volumes need shared propagation, among the host's own mounts
 		func() error { return mount("", "/", "", unix.MS_REC|unix.MS_SHARED, "") },
 	}
@@ -51,8 +55,8 @@ func (o *initOrder) mountDisk() error {
 			return err
 		}
 	}
-	for _, dir := range []string{"/var/lib", "/var/log"} {
-		own := filepath.Join(o.Dir, strings.ReplaceAll(dir[1:], "/", "-"))
+	for _, dir := range plainFolders() {
+		own := diskFolder(o.Dir, dir)
 		if err := os.MkdirAll(own, 0o755); err != nil {
 			return err
 		}
@@ -60,19 +64,33 @@ func (o *initOrder) mountDisk() error {
 			return err
 		}
 	}
-	if o.Opt != "" {
-		if err := os.MkdirAll(OptDir, 0o755); err != nil {
-			return err
-		}
-		if err := bindReadOnly(o.Opt, OptDir); err != nil {
-			return err
-		}
+	if err := o.mountOpt("/"); err != nil {
+		return err
 	}
 	// other hosts' disks and the lab's namespaces are out of sight, and not kept in use by this one
 	if err := unmountBelow(o.LabDir); err != nil {
 		return err
 	}
 	return mount("tmpfs", o.LabDir, "tmpfs", unix.MS_RDONLY, "mode=755,size=4k")
+}
+
+// plainFolders are those that are no overlays, as containerd's cannot lie on another one.
+func plainFolders() []string { return []string{"/var/lib", "/var/log"} }
+
+// diskFolder is where the disk in the folder disk has dir.
+func diskFolder(disk, dir string) string {
+	return filepath.Join(disk, strings.ReplaceAll(dir[1:], "/", "-"))
+}
+
+func (o *initOrder) mountOpt(root string) error {
+	if o.Opt == "" {
+		return nil
+	}
+	dir := filepath.Join(root, OptDir)
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	return bindReadOnly(o.Opt, dir)
 }
 
 func (o *initOrder) mountOverlay(dir string) error {
@@ -172,16 +190,14 @@ func mountProc() error {
 // mountSys mounts this network namespace's /sys. The machine's is taken away, not covered: programs that look for cgroups in
 // the list of mounts must not find the machine's.
 func (o *initOrder) mountSys() error {
-	_, err := os.Stat("/sys/fs/bpf")
-	withBPF := err == nil
 	if err := detach("/sys"); err != nil {
 		return err
 	}
 	if err := mount("sysfs", "/sys", "sysfs", sealed, ""); err != nil {
 		return err
 	}
-	if !withBPF {
-		return nil
+	if _, err := os.Stat("/sys/fs/bpf"); err != nil {
+		return nil // not in this kernel
 	}
 	return mount("bpf", "/sys/fs/bpf", "bpf", sealed, "mode=700")
 }
@@ -189,7 +205,7 @@ func (o *initOrder) mountSys() error {
 // mountCgroups mounts each hierarchy as this cgroup namespace sees it, arranged as on the machine.
 func (o *initOrder) mountCgroups() error {
 	if len(o.Cgroups) == 1 && o.Cgroups[0].sole() {
-		return mountSoleV2()
+		return o.mountSoleV2()
 	}
 	if err := mount("tmpfs", cgroupRoot, "tmpfs", sealed, "mode=755"); err != nil {
 		return err
@@ -217,14 +233,17 @@ func (o *initOrder) mountCgroups() error {
 	return nil
 }
 
-// mountSoleV2 also leaves the namespace's root group free of processes, so that it can hand controllers down.
-func mountSoleV2() error {
+// mountSoleV2 also leaves the namespace's root group free of processes, so that it can hand controllers down. systemd does that by itself.
+func (o *initOrder) mountSoleV2() error {
 	if err := mount("cgroup2", cgroupRoot, "cgroup2", sealed, ""); err != nil {
 		return err
 	}
 	leaf := filepath.Join(cgroupRoot, leafGroup)
 	if err := os.Mkdir(leaf, 0o755); err != nil {
 		return err
+	}
+	if o.Systemd {
+		return nil
 	}
 	if err := os.WriteFile(filepath.Join(leaf, "cgroup.procs"), []byte(strconv.Itoa(os.Getpid())), 0); err != nil {
 		return err
@@ -281,8 +300,9 @@ func bindReadOnly(source, target string) error {
 	return mount("", target, "", unix.MS_BIND|unix.MS_REMOUNT|unix.MS_RDONLY, "")
 }
 
+// detach takes away what is mounted at target, if anything is.
 func detach(target string) error {
-	if err := unix.Unmount(target, unix.MNT_DETACH); err != nil {
+	if err := unix.Unmount(target, unix.MNT_DETACH); err != nil && !errors.Is(err, unix.EINVAL) {
 		return fmt.Errorf("unmount %s: %w", target, err)
 	}
 	return nil

@@ -2,6 +2,7 @@ package lab
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -37,8 +38,13 @@ type Options struct {
 	MTU int
 	// NoDefaultRoute leaves the hosts without a default route (normally through the gateway).
 	NoDefaultRoute bool
-	// Opt is a folder that every host sees read-only at OptDir; commands look for programs there first.
+	// Opt is a folder that every host sees read-only at OptDir; commands look for programs there first, but not in hosts with a Root.
 	Opt string
+	// Root is a folder with a root file system, such as debootstrap makes. Each host then sees an overlay of its own over it, all of which is
+	// its disk, instead of the machine's root. Nothing is written to the folder itself.
+	Root string
+	// Systemd makes systemd, which Root must have, the hosts' pid 1. Boot returns when its basic.target is reached.
+	Systemd bool
 	// OwnerBound hosts die with the process that booted them, and a later Up clears the rest away. For tests.
 	OwnerBound bool
 	// InitCommand starts a program that calls InitMain (or MaybeInit); by default the running program, without arguments.
@@ -92,6 +98,9 @@ func (o Options) complete() (Options, error) {
 	if err := o.checkOpt(); err != nil {
 		return o, err
 	}
+	if err := o.checkRoot(); err != nil {
+		return o, err
+	}
 	if err := o.checkSubnet(); err != nil {
 		return o, err
 	}
@@ -128,6 +137,28 @@ func (o *Options) checkOpt() error {
 		return fmt.Errorf("lab folder for %s: %s is not a folder: create it first", OptDir, abs)
 	}
 	o.Opt = abs
+	return nil
+}
+
+func (o *Options) checkRoot() error {
+	if o.Root == "" && o.Systemd {
+		return errors.New("lab with systemd: give a Root: systemd would start the machine's own services")
+	}
+	if o.Root == "" {
+		return nil
+	}
+	abs, err := filepath.Abs(o.Root)
+	if err != nil {
+		return fmt.Errorf("lab root: %w", err)
+	}
+	needed := "/bin/sh"
+	if o.Systemd {
+		needed = systemdProgram
+	}
+	if _, err := os.Stat(filepath.Join(abs, needed)); err != nil {
+		return fmt.Errorf("lab root %s has no %s: make a root file system there first, such as with debootstrap", abs, needed)
+	}
+	o.Root = abs
 	return nil
 }
 

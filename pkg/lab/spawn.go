@@ -25,6 +25,8 @@ type initOrder struct {
 	LabDir     string // hidden from the host
 	Dir        string // the host's disk
 	Opt        string // shown at OptDir, if any
+	Root       string // under the host's overlay, if any
+	Systemd    bool
 	OwnerBound bool
 	Cgroups    []hierarchy
 }
@@ -79,11 +81,11 @@ func (h *Host) instruct(p *initProcess) error {
 	o := &h.lab.state.Options
 	order := initOrder{
 		Name: h.Name(), MachineID: h.MachineID(), Hosts: h.hostsFile(), Gateway: h.lab.Gateway().String(), LabDir: o.Dir, Dir: h.dir(),
-		Opt: o.Opt, OwnerBound: o.OwnerBound, Cgroups: h.lab.state.Cgroups,
+		Opt: o.Opt, Root: o.Root, Systemd: o.Systemd, OwnerBound: o.OwnerBound, Cgroups: h.lab.state.Cgroups,
 	}
 	encodeErr := json.NewEncoder(p.order).Encode(order)
 	_ = p.order.Close()
-	answer, err := io.ReadAll(p.answer) // init closes it when it becomes the shell, or dies
+	answer, err := io.ReadAll(p.answer) // init closes it when it becomes the shell or systemd, or dies
 	if string(answer) == initReady {
 		return nil
 	}

@@ -42,16 +42,31 @@ type Event struct {
 	Err  error
 }
 
-// State of a component, as observers see it.
+// State of a component, as others see it.
 type State string
 
-// The states of an Event.
+// The states. Observers are told of all but Waiting and Stopping.
 const (
+	// Waiting is until all are ready that the component comes after.
+	Waiting  State = "waiting"
 	Starting State = "starting"
 	Ready    State = "ready"
 	Failed   State = "failed"
+	Stopping State = "stopping"
 	Stopped  State = "stopped"
 )
+
+// Member is a component of a group at a moment.
+type Member struct {
+	Name  string
+	State State
+	// Since is when the state began; zero for Waiting.
+	Since time.Time
+	// WaitsFor names what a Waiting one comes after and is not ready.
+	WaitsFor []string
+	// Err is why a Failed one failed, or what was wrong when a Stopped one stopped.
+	Err error
+}
 
 // Group runs components that depend on each other: each starts when those that it comes after are ready, all others at the
 // same time; Stop goes the opposite way. The zero Group is ready to use; Add everything before Start.
@@ -70,10 +85,13 @@ type member struct {
 	Component
 	after   []*member
 	ready   chan struct{} // closed when ready
-	began   time.Time
-	started bool
-	isReady bool
 	stopped chan struct{}
+
+	// the group's mu guards the rest
+	started bool
+	state   State
+	since   time.Time
+	err     error
 }
 
 // Add puts a component in the group, to start after the named ones are ready. Those must have been added before: a name that
@@ -83,7 +101,7 @@ func (g *Group) Add(c Component, after ...string) {
 		g.byName = map[string]*member{}
 		g.failed = make(chan error, 1)
 	}
-	m := &member{Component: c, ready: make(chan struct{}), stopped: make(chan struct{})}
+	m := &member{Component: c, ready: make(chan struct{}), stopped: make(chan struct{}), state: Waiting}
 	for _, name := range after {
 		before, ok := g.byName[name]
 		if !ok {
@@ -128,10 +146,7 @@ func (g *Group) start(ctx context.Context, m *member, abort context.CancelCauseF
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
-	g.mu.Lock()
-	m.began = time.Now()
-	g.mu.Unlock()
-	g.tell(m, Starting, nil)
+	g.enter(m, Starting, nil)
 	if err := m.Component.Start(ctx); err != nil {
 		return g.fail(m, fmt.Errorf("start %s: %w", m.Name(), err))
 	}
@@ -146,6 +161,7 @@ func (g *Group) start(ctx context.Context, m *member, abort context.CancelCauseF
 			case err := <-f.Failed():
 				err = fmt.Errorf("%s ended: %w", m.Name(), err)
 				cancel(err)
+				g.set(m, Failed, err)
 				g.report(err)
 				abort(err)
 			case <-m.stopped:
@@ -158,17 +174,14 @@ func (g *Group) start(ctx context.Context, m *member, abort context.CancelCauseF
 		}
 		return g.fail(m, fmt.Errorf("wait for %s: %w", m.Name(), err))
 	}
-	g.mu.Lock()
-	m.isReady = true
-	g.mu.Unlock()
-	g.tell(m, Ready, nil)
+	g.enter(m, Ready, nil)
 	close(m.ready)
 	return nil
 }
 
 func (g *Group) fail(m *member, err error) error {
 	if !errors.Is(err, context.Canceled) {
-		g.tell(m, Failed, err)
+		g.enter(m, Failed, err)
 	}
 	return err
 }
@@ -183,14 +196,20 @@ func (g *Group) report(err error) {
 // Failed yields the error of the first component that ended by itself.
 func (g *Group) Failed() <-chan error { return g.failed }
 
-// Waiting names what has been started and is not ready yet, with how long that has taken so far.
-func (g *Group) Waiting() map[string]time.Duration {
+// Members returns the components in the order in which they were added. It may be called at any time after the last Add.
+func (g *Group) Members() []Member {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	out := map[string]time.Duration{}
-	for _, m := range g.members {
-		if !m.began.IsZero() && !m.isReady {
-			out[m.Name()] = time.Since(m.began)
+	out := make([]Member, len(g.members))
+	for i, m := range g.members {
+		out[i] = Member{Name: m.Name(), State: m.state, Since: m.since, Err: m.err}
+		if m.state != Waiting {
+			continue
+		}
+		for _, before := range m.after {
+			if before.state != Ready {
+				out[i].WaitsFor = append(out[i].WaitsFor, before.Name())
+			}
 		}
 	}
 	return out
@@ -229,7 +248,7 @@ func (g *Group) stop(ctx context.Context, m *member) error {
 	if !started {
 		return nil
 	}
-	began := time.Now()
+	g.set(m, Stopping, nil)
 	done := make(chan error, 1)
 	go func() { done <- m.Component.Stop(ctx) }()
 	var err error
@@ -241,20 +260,28 @@ func (g *Group) stop(ctx context.Context, m *member) error {
 	if err != nil {
 		err = fmt.Errorf("stop %s: %w", m.Name(), err)
 	}
-	g.mu.Lock()
-	m.began = began
-	g.mu.Unlock()
-	g.tell(m, Stopped, err)
+	g.enter(m, Stopped, err)
 	return err
 }
 
-func (g *Group) tell(m *member, s State, err error) {
+// set notes a component's state and returns how long it was in the one before.
+func (g *Group) set(m *member, s State, err error) (took time.Duration) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	now := time.Now()
+	if !m.since.IsZero() {
+		took = now.Sub(m.since)
+	}
+	m.state, m.since, m.err = s, now, err
+	return took
+}
+
+// enter is set, and tells the observer.
+func (g *Group) enter(m *member, s State, err error) {
+	took := g.set(m, s, err)
 	if g.Observe == nil {
 		return
 	}
-	g.mu.Lock()
-	took := time.Since(m.began)
-	g.mu.Unlock()
 	g.observe.Lock()
 	defer g.observe.Unlock()
 	g.Observe(Event{Component: m.Name(), State: s, Took: took, Err: err})

@@ -104,16 +104,43 @@ func TestGroupSaysWhatItWaitsFor(t *testing.T) {
 		}
 	}}
 	g.Add(&fake{name: "slow", hang: true, log: log})
+	g.Add(&fake{name: "later", log: log}, "slow")
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error)
 	go func() { done <- g.Start(ctx) }()
 	<-waiting
-	if _, ok := g.Waiting()["slow"]; !ok {
-		t.Errorf("got %v", g.Waiting())
+	slow, later := g.Members()[0], g.Members()[1]
+	if slow.Name != "slow" || slow.State != Starting || slow.Since.IsZero() || slow.WaitsFor != nil {
+		t.Errorf("got %+v", slow)
+	}
+	if later.Name != "later" || later.State != Waiting || !slices.Equal(later.WaitsFor, []string{"slow"}) {
+		t.Errorf("got %+v", later)
 	}
 	cancel()
 	if err := <-done; !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v", err)
+	}
+}
+
+func TestGroupKnowsItsMembersStates(t *testing.T) {
+	failed := make(chan error, 1)
+	var g Group
+	g.Add(&fake{name: "a", failed: failed, log: &journal{}, end: errors.New("it hangs")})
+	state := func() Member { return g.Members()[0] }
+	if err := g.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if m := state(); m.State != Ready || m.Err != nil {
+		t.Errorf("got %+v", m)
+	}
+	failed <- errors.New("crashed")
+	<-g.Failed()
+	if m := state(); m.State != Failed || m.Err == nil || !strings.Contains(m.Err.Error(), "crashed") {
+		t.Errorf("got %+v", m)
+	}
+	_ = g.Stop(t.Context())
+	if m := state(); m.State != Stopped || m.Err == nil || !strings.Contains(m.Err.Error(), "it hangs") {
+		t.Errorf("got %+v", m)
 	}
 }
 

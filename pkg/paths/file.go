@@ -30,7 +30,7 @@ func WriteFile(path string, data []byte, mode fs.FileMode) error {
 	if err := os.Rename(tmp.Name(), path); err != nil {
 		return err
 	}
-	return syncDir(dir)
+	return SyncDir(dir)
 }
 
 // Rename gives a file or folder another name in the same folder, and returns when that outlasts a power cut.
@@ -38,11 +38,11 @@ func Rename(from, to string) error {
 	if err := os.Rename(from, to); err != nil {
 		return err
 	}
-	return syncDir(filepath.Dir(to))
+	return SyncDir(filepath.Dir(to))
 }
 
-// syncDir makes a new name in the folder outlast a power cut.
-func syncDir(dir string) error {
+// SyncDir makes a new name in the folder outlast a power cut.
+func SyncDir(dir string) error {
 	d, err := os.Open(dir)
 	if err != nil {
 		return err

@@ -7,10 +7,16 @@ import "path/filepath"
 const (
 	ConfigFile   = "/etc/labk/config.yaml"
 	ConfigFolder = "/etc/labk/config.yaml.d"
-	RunDir       = "/run/labk"
+	// TokenFile is where an installed labk reads the token to join with; InstallRecord says what was installed.
+	TokenFile     = "/etc/labk/token"
+	InstallRecord = "/etc/labk/install.json"
+	RunDir        = "/run/labk"
 	// RegistryHosts has a folder per registry with containerd's hosts.toml: mirrors, CAs.
 	RegistryHosts = "/etc/containerd/certs.d"
 )
+
+// Previous is where the program that was replaced last is kept: in the folder of the one in use, so that one rename brings it back.
+func Previous(program string) string { return filepath.Join(filepath.Dir(program), ".labk.previous") }
 
 // Data is the data folder (config.Config.DataDir).
 type Data string
@@ -22,12 +28,21 @@ func (d Data) join(elem ...string) string {
 // Lock is held for as long as a labk uses the folder; it contains the pid.
 func (d Data) Lock() string { return d.join("lock") }
 
+// LastRun is what the labk that runs, or ran last, left about itself (process.Record).
+func (d Data) LastRun() string { return d.join("last-run.json") }
+
+// Version is the file with the version of the program that used the folder last.
+func (d Data) Version() string { return d.join("version") }
+
 // Payload is the folder of unpacked payloads; PayloadBin is where the one in use is found, whatever its hash.
 func (d Data) Payload() string    { return d.join("data") }
 func (d Data) PayloadBin() string { return d.join("data", "current", "bin") }
 
-// Database is SQLite's file.
-func (d Data) Database() string { return d.join("server", "db", "state.db") }
+// Database is SQLite's file. Before is its copy from before an upgrade to the version, with "*" the pattern of all of them; Failed is what an upgrade to the version left that
+// was taken back.
+func (d Data) Database() string             { return d.join("server", "db", "state.db") }
+func (d Data) Before(version string) string { return d.join("server", "db", "before-"+version+".db") }
+func (d Data) Failed(version string) string { return d.join("server", "db", "failed-"+version+".db") }
 
 // ServerTLS is the folder of CAs, leaves and service-account keys.
 func (d Data) ServerTLS() string { return d.join("server", "tls") }
@@ -53,6 +68,9 @@ func (d Data) AgentTLS() string { return d.join("agent", "tls") }
 // ClusterOptions is what an agent remembers of its cluster's options.
 func (d Data) ClusterOptions() string { return d.join("agent", "etc", "cluster.json") }
 
+// UpgradeRequest is the last upgrade that the server asked this PC for.
+func (d Data) UpgradeRequest() string { return d.join("agent", "upgrade.json") }
+
 // CNIConf is the folder of the CNI network list.
 func (d Data) CNIConf() string { return d.join("agent", "etc", "cni", "net.d") }
 
@@ -66,8 +84,12 @@ const (
 	// ContainerdState is containerd's state folder, ContainerdSocket its address.
 	ContainerdState  = RunDir + "/containerd"
 	ContainerdSocket = ContainerdState + "/containerd.sock"
+	// UpgradeLock is held while the program is being replaced.
+	UpgradeLock = RunDir + "/upgrade.lock"
 	// ControlSocket is where a running labk answers commands of this PC's root.
 	ControlSocket = RunDir + "/control.sock"
+	// Sysctls is how the kernel's settings were before labk started for the first time since the boot.
+	Sysctls = RunDir + "/sysctl.json"
 )
 
 // CNIResults is where the CNI library, in containerd, notes what plugins have done for which pod.

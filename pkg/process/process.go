@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/labk/labk/pkg/config"
@@ -18,6 +19,7 @@ import (
 	"github.com/labk/labk/pkg/lifecycle"
 	"github.com/labk/labk/pkg/lockfile"
 	"github.com/labk/labk/pkg/paths"
+	"github.com/labk/labk/pkg/sysctl"
 	"github.com/labk/labk/pkg/systemd"
 )
 
@@ -67,7 +69,7 @@ func (e *RestartError) Error() string { return e.Reason }
 
 // Run assembles the program and starts it, runs it until ctx ends or a component fails, and stops it; pods go on. A data folder in use is a
 // *lockfile.LockedError.
-func Run(ctx context.Context, o Options, p Program) error {
+func Run(ctx context.Context, o Options, p Program) (err error) {
 	saveTime()
 	g, mux := &lifecycle.Group{Observe: o.Observe}, http.NewServeMux()
 	if err := p.Assemble(ctx, g, mux); err != nil {
@@ -81,9 +83,19 @@ func Run(ctx context.Context, o Options, p Program) error {
 		return err
 	}
 	defer lock.Release()
+	record := began(o, p.Data)
+	defer func() { record.end(p.Data, err) }()
 	if err := paths.MakeRunDir(); err != nil {
 		return fmt.Errorf("make the run folder: %w", err)
 	}
+	if err := sysctl.Remember(paths.Sysctls); err != nil {
+		return err
+	}
+	if err := noteVersion(p.Data); err != nil {
+		return err
+	}
+	var up atomic.Bool
+	serveSelf(mux, p.Data, &up)
 	listener, err := control.Listen(paths.ControlSocket, mux)
 	if err != nil {
 		return err
@@ -95,6 +107,7 @@ func Run(ctx context.Context, o Options, p Program) error {
 		}
 		return errors.Join(err, stop(g))
 	}
+	up.Store(true)
 	o.Systemd.Ready("up")
 	if o.Up != nil {
 		o.Up(p.Node())

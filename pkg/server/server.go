@@ -12,10 +12,12 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 
+	"github.com/labk/labk"
 	"github.com/labk/labk/pkg/agent"
 	"github.com/labk/labk/pkg/config"
 	"github.com/labk/labk/pkg/controlplane"
 	"github.com/labk/labk/pkg/datastore"
+	"github.com/labk/labk/pkg/handout"
 	"github.com/labk/labk/pkg/health"
 	"github.com/labk/labk/pkg/join"
 	"github.com/labk/labk/pkg/join/registrar"
@@ -24,6 +26,7 @@ import (
 	"github.com/labk/labk/pkg/paths"
 	"github.com/labk/labk/pkg/payload"
 	"github.com/labk/labk/pkg/process"
+	"github.com/labk/labk/pkg/status"
 	"github.com/labk/labk/pkg/version"
 )
 
@@ -33,17 +36,18 @@ func Run(ctx context.Context, o process.Options) error {
 	if err := o.Config.Validate(); err != nil {
 		return err
 	}
-	if err := health.Err(health.Run(ctx, o.Host, health.Probes())); err != nil {
+	found := health.Run(ctx, o.Host, health.Probes())
+	if err := health.Err(found); err != nil {
 		return err
 	}
 	s := &server{cfg: o.Config, data: paths.Data(o.Config.DataDir), say: o.Say, restart: make(chan string, 1)}
 	return process.Run(ctx, o, process.Program{
 		Data: s.data,
 		Assemble: func(ctx context.Context, g *lifecycle.Group, control *http.ServeMux) error {
-			return s.assemble(ctx, g, control, o)
+			return s.assemble(ctx, g, control, o, found)
 		},
 		Node:  func() net.IP { return s.id.node },
-		Alive: s.alive,
+		Alive: func(ctx context.Context) bool { return s.ping(ctx) == nil },
 	})
 }
 
@@ -59,7 +63,7 @@ type server struct {
 }
 
 // assemble puts everything into the group, and what commands may ask for into control. It changes nothing.
-func (s *server) assemble(ctx context.Context, g *lifecycle.Group, control *http.ServeMux, o process.Options) error {
+func (s *server) assemble(ctx context.Context, g *lifecycle.Group, control *http.ServeMux, o process.Options, found []health.Result) error {
 	cfg := s.cfg
 	var err error
 	if s.payload, err = payload.Open(); err != nil {
@@ -91,6 +95,7 @@ func (s *server) assemble(ctx context.Context, g *lifecycle.Group, control *http
 		TrustedClients: s.id.credentials.TrustedClients, TrustedServers: s.id.credentials.TrustedServers,
 		Self: machine, Names: s.id.apiNames(), Addresses: s.id.apiAddresses(), Version: version.Version, Say: s.say,
 	}), "kube-apiserver") // it has all rights itself
+	live := &health.Live{API: agent.WhenReady(g, "kube-apiserver", s.ping)}
 	if !cfg.DisableAgent {
 		server, err := url.Parse(controlplane.URL(cfg))
 		if err != nil {
@@ -100,14 +105,14 @@ func (s *server) assemble(ctx context.Context, g *lifecycle.Group, control *http
 			Config: cfg, Data: s.data, Server: server, Token: func() (string, error) { return s.id.token.String(), nil }, Own: true,
 			Machine: machine, Address: address.IP, Version: version.Version, Say: s.say,
 		}), "registrar", "rights")
-		node := agent.Options{Config: cfg, Data: s.data, Host: o.Host, Payload: s.payload, Address: address, Known: true}
+		node := agent.Options{Config: cfg, Data: s.data, Host: o.Host, Payload: s.payload, Address: address, Known: true, Live: live}
 		if _, err := agent.Add(ctx, g, node); err != nil {
 			return err
 		}
 	}
 	g.Add(lifecycle.NewStep("components", s.applyComponents), "rights")
 	g.Add(lifecycle.NewStep("tokens", s.renewTokens), "rights")
-	return nil
+	return status.Add(g, control, status.Options{Host: o.Host, Live: live, Found: found, Client: s.client})
 }
 
 // addControlPlane adds what a cluster has once.
@@ -118,7 +123,8 @@ func (s *server) addControlPlane(g *lifecycle.Group, node net.IP) (*controlplane
 	}
 	controlplane.Prepare()
 	store := datastore.New(datastore.Options{Socket: paths.KineSocket, Database: s.data.Database(), Endpoint: s.cfg.DatastoreEndpoint})
-	options := controlplane.Options{Config: s.cfg, Data: s.data, Credentials: s.id.credentials, Datastore: store.Endpoint(), Advertise: advertise}
+	options := controlplane.Options{Config: s.cfg, Data: s.data, Credentials: s.id.credentials, Datastore: store.Endpoint(), Advertise: advertise,
+		OpenPrefix: handout.Prefix, Open: func(ctx context.Context) http.Handler { return handout.New(ctx, labk.InstallScript) }}
 	api, err := controlplane.NewAPIServer(options)
 	if err != nil {
 		return nil, err
@@ -161,11 +167,11 @@ func (s *server) client() (kubernetes.Interface, error) {
 	return client, err
 }
 
-// alive tells whether the API server answers, for systemd's watchdog.
-func (s *server) alive(ctx context.Context) bool {
-	_, client, err := s.clients()
+// ping asks the API server whether it is alive.
+func (s *server) ping(ctx context.Context) error {
+	client, err := s.client()
 	if err != nil {
-		return false
+		return err
 	}
-	return client.Discovery().RESTClient().Get().AbsPath("/livez").Do(ctx).Error() == nil
+	return client.Discovery().RESTClient().Get().AbsPath("/livez").Do(ctx).Error()
 }

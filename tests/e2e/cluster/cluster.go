@@ -67,6 +67,9 @@ type Options struct {
 	Before func(*Cluster)
 	// DontStart leaves the server to the test: c.Server.Start.
 	DontStart bool
+	// Root and Systemd are lab.Options'; see also Hosts.
+	Root    string
+	Systemd bool
 }
 
 // Cluster is a lab with labk's server in its first host and perhaps agents in others. Its methods may be used by parallel subtests, as long as their parent, for
@@ -120,7 +123,7 @@ func Start(t testing.TB, o Options) *Cluster {
 	defer cancel()
 	l, err := lab.Up(ctx, lab.Options{
 		Name: labName(t), Hosts: max(o.Hosts, 1+o.Agents), Each: o.Each, MTU: o.MTU, Subnet: o.Subnet, NoDefaultRoute: o.NoDefaultRoute,
-		Opt: filepath.Dir(Binary(t)), OwnerBound: true,
+		Opt: filepath.Dir(Binary(t)), OwnerBound: true, Root: o.Root, Systemd: o.Systemd,
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -1,0 +1,119 @@
+package config
+
+import (
+	"bytes"
+	"fmt"
+	"slices"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// Setting is an option with a value, as it stands in config.yaml. Value is a string, bool, int or []string; nil takes the option out of the file.
+type Setting struct {
+	Name  string
+	Value any
+}
+
+// Given are the options that the environment and the flags give, in the order of Config's fields: what remains of a command line when a service is made of it.
+func (s Sources) Given() ([]Setting, error) {
+	var c Config
+	var all []Setting
+	for _, o := range Options() {
+		if !o.For(s.Role) {
+			continue
+		}
+		values, from := s.Flags[o.Name], "--"+o.Name
+		if len(values) == 0 {
+			v, ok := s.Env(o.Env())
+			if !ok {
+				continue
+			}
+			values, from = []string{v}, o.Env()
+		}
+		if err := c.set(o, values, from); err != nil {
+			return nil, err
+		}
+		all = append(all, Setting{o.Name, c.field(o).Interface()})
+	}
+	return all, nil
+}
+
+// Merge puts settings into the text of a config.yaml: in place of what was there for the option, else at the end. Everything else stays, comments included; when nothing
+// changes, the text is the same to the byte.
+func Merge(text []byte, settings []Setting) ([]byte, error) {
+	var doc yaml.Node
+	if err := yaml.Unmarshal(text, &doc); err != nil {
+		return nil, syntaxError("config.yaml", err)
+	}
+	if len(doc.Content) == 0 || doc.Content[0].Tag == "!!null" {
+		// Nothing but comments, perhaps: yaml does not keep those of an empty document.
+		return append(text, encodeAll(settings)...), nil
+	}
+	top := doc.Content[0]
+	if top.Kind != yaml.MappingNode {
+		return nil, at("config.yaml", top, "expected lines of KEY: VALUE", "write each option as its flag's name, a colon and its value")
+	}
+	changed := false
+	for _, s := range settings {
+		changed = s.putInto(top) || changed
+	}
+	if !changed {
+		return text, nil
+	}
+	return encode(&doc), nil
+}
+
+// putInto changes the mapping; it tells whether it did.
+func (s Setting) putInto(top *yaml.Node) bool {
+	value := s.node()
+	for i := 0; i < len(top.Content); i += 2 {
+		if top.Content[i].Value != s.Name {
+			continue
+		}
+		old := top.Content[i+1]
+		switch {
+		case s.Value == nil:
+			top.Content = slices.Delete(top.Content, i, i+2)
+		case string(encode(old)) == string(encode(value)):
+			return false
+		default:
+			value.LineComment, value.HeadComment, value.FootComment = old.LineComment, old.HeadComment, old.FootComment
+			top.Content[i+1] = value
+		}
+		return true
+	}
+	if s.Value == nil {
+		return false
+	}
+	top.Content = append(top.Content, &yaml.Node{Kind: yaml.ScalarNode, Value: s.Name}, value)
+	return true
+}
+
+func (s Setting) node() *yaml.Node {
+	n := &yaml.Node{}
+	if err := n.Encode(s.Value); err != nil {
+		panic(fmt.Sprintf("%s has a value of no kind that options have: %v", s.Name, err))
+	}
+	return n
+}
+
+func encodeAll(settings []Setting) []byte {
+	top := &yaml.Node{Kind: yaml.MappingNode}
+	for _, s := range settings {
+		s.putInto(top)
+	}
+	if len(top.Content) == 0 {
+		return nil
+	}
+	return encode(top)
+}
+
+func encode(n *yaml.Node) []byte {
+	var out bytes.Buffer
+	e := yaml.NewEncoder(&out)
+	e.SetIndent(2)
+	if err := e.Encode(n); err != nil {
+		panic(fmt.Sprintf("a configuration that was read cannot be written: %v", err))
+	}
+	return out.Bytes()
+}
