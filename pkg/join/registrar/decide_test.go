@@ -92,6 +92,7 @@ func TestIdentify(t *testing.T) {
 		"the node":                    {nodeItself, known, ""},
 		"its PC":                      {machine, known, ""},
 		"the PC before":               {oldMachine, known, join.ReasonReplaced},
+		"its PC, half renewed":        {machine, &record{Credential: "X509SHA256=2", Previous: "X509SHA256=1"}, ""},
 		"its PC, forgotten":           {machine, nil, join.ReasonReplaced},
 		"another node":                {otherNode, known, join.ReasonForbidden},
 		"another PC":                  {otherMachine, known, join.ReasonForbidden},
@@ -106,6 +107,29 @@ func TestIdentify(t *testing.T) {
 				t.Errorf("got %+v, want %q", v, tc.reason)
 			}
 		})
+	}
+}
+
+func TestSuccession(t *testing.T) {
+	of := func(authority, credential, previous string) *record {
+		return &record{Machine: pc, Credential: credential, Previous: previous, Authority: authority}
+	}
+	for name, tc := range map[string]struct {
+		from     requester
+		record   *record
+		approved bool
+	}{
+		"of the authority of before":           {machine, of("old", machine.credential, ""), true},
+		"of an older labk's":                   {machine, of("", machine.credential, ""), true},
+		"it was given one, and did not get it": {machine, of("now", "X509SHA256=9", machine.credential), true},
+		"of the present authority":             {machine, of("now", machine.credential, "X509SHA256=9"), false},
+		"the PC before":                        {oldMachine, of("old", machine.credential, ""), false},
+		"another PC":                           {otherMachine, of("old", machine.credential, ""), false},
+		"forgotten":                            {machine, nil, false},
+	} {
+		if v := succession(tc.from, "pc1", tc.record, "now"); v.approved != tc.approved {
+			t.Errorf("%s: %+v", name, v)
+		}
 	}
 }
 
