@@ -94,7 +94,7 @@ func (s *site) setData(dir string) error {
 	if err != nil {
 		return fmt.Errorf("look into the data folder: %w", err)
 	}
-	known := []string{"lock", "data", "server", "agent", "version"}
+	known := []string{"lock", "data", "server", "agent", "version", "last-run.json"}
 	ours := slices.ContainsFunc(entries, func(e os.DirEntry) bool { return slices.Contains(known, e.Name()) })
 	if len(entries) > 0 && !ours {
 		return fmt.Errorf("%s does not look like a data folder of labk: name the right one with --data-dir", dir)
