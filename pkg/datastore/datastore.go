@@ -88,15 +88,19 @@ func (s *Store) Start(ctx context.Context) error {
 // Ready implements lifecycle.Component; the socket is listening when Start returns.
 func (s *Store) Ready(context.Context) error { return nil }
 
-// Stop implements lifecycle.Component: it ends the connections and closes the database.
+// closing is how long a stop waits for kine, which itself waits two seconds for clients that are still connected. Nobody needs it any more by then, every acknowledged write is on the disk, and what
+// the close would have moved out of the log the next start does: the API is back so much earlier after a restart.
+const closing = 300 * time.Millisecond
+
+// Stop implements lifecycle.Component: it ends the connections and closes the database, or leaves that to the end of the process.
 func (s *Store) Stop(ctx context.Context) error {
 	s.cancel()
 	done := make(chan struct{})
 	go func() { s.wg.Wait(); close(done) }()
 	select {
 	case <-done:
-		return nil
+	case <-time.After(closing):
 	case <-ctx.Done():
-		return fmt.Errorf("close the datastore: %w (every acknowledged write is on the disk already)", ctx.Err())
 	}
+	return nil
 }
