@@ -60,8 +60,8 @@ type installation struct {
 	known, opened bool
 }
 
-// Run installs labk, or upgrades it. A mistake in the configuration is a *config.Error, a fault of the machine a *health.Error, and nothing of labk has been changed then. An *upgrade.RolledBackError says that what
-// was there before runs again.
+// Run installs labk, or upgrades it. A mistake in the configuration is a *config.Error, a fault of the machine a *health.Error, and nothing of labk has been changed then. After any other error a labk that was up before
+// runs again as it did, or the error says that it does not.
 func Run(ctx context.Context, o Options) error {
 	i := &installation{Options: o, cfg: o.Host.Config, program: filepath.Join(o.BinDir, "labk")}
 	for _, look := range []func(context.Context) error{i.lookAtPC, i.lookAtConfig, i.lookAtMachine} {
@@ -134,7 +134,7 @@ func (i *installation) restart(ctx context.Context) error {
 	if back := errors.Join(i.restore(ctx), i.start(ctx)); back != nil {
 		return fmt.Errorf("%w; and going back failed: %w", err, back)
 	}
-	return &upgrade.RolledBackError{Cause: err, Version: "the new configuration"}
+	return fmt.Errorf("%w; %s runs again with the configuration before", err, i.service.Name())
 }
 
 // start starts or restarts the service and waits until labk is up.
