@@ -120,7 +120,9 @@ func (r *removal) removeUnits(ctx context.Context) error {
 	}
 	if r.site.record != nil && r.site.record.Service != nil {
 		for _, f := range r.site.record.Service.Files {
-			files[f.Path] = files[f.Path]
+			if _, known := files[f.Path]; !known {
+				files[f.Path] = false
+			}
 		}
 	}
 	for file, edited := range files {
