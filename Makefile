@@ -31,7 +31,8 @@ lint:
 	@scripts/lint.sh
 
 bench: build ## the figures of docs/performance.md, on this machine
-	@. scripts/env.sh && go build -o dist/bench ./tests/bench && $(SUDO) env LABK_BINARY=$(CURDIR)/dist/labk dist/bench $(ARGS)
+	@LABK_RELEASE=2 LABK_OUTPUT=dist/labk-2 scripts/build.sh
+	@. scripts/env.sh && go build -o dist/bench ./tests/bench && $(SUDO) env LABK_BINARY=$(CURDIR)/dist/labk dist/bench -next dist/labk-2 $(ARGS)
 
 test-vm: build ## the single-node scenario in a Debian VM with systemd and cgroup v2
 	@scripts/test-vm.sh

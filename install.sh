@@ -15,7 +15,7 @@
 #   LABK_SHA256                what the program's SHA-256 must be; with LABK_URL, the program is taken from that server
 #   INSTALL_LABK_EXEC          server or agent, and flags; arguments of this script come after them
 #   INSTALL_LABK_VERSION       the release, such as v1.37.1+labk1; the newest otherwise
-#   INSTALL_LABK_RELEASE_URL   where releases are: URL/download/VERSION/labk-linux-amd64
+#   INSTALL_LABK_RELEASE_URL   where releases are: URL/download/VERSION/labk, and labk.sha256
 #   INSTALL_LABK_BIN_DIR       the folder of the program, /usr/local/bin
 #   INSTALL_LABK_SKIP_DOWNLOAD true: install what is in that folder
 #   INSTALL_LABK_SKIP_START    true: start nothing
@@ -36,6 +36,7 @@ main() {
 	token=${LABK_TOKEN:-}
 	unset LABK_TOKEN # what follows is not to have it in its environment
 	if [ "$token" = - ]; then
+		[ ! -t 0 ] || printf 'token: ' >&2
 		IFS= read -r token || [ -n "$token" ] || fail "LABK_TOKEN=-: there is no token on standard input"
 	fi
 	look_at_platform
@@ -149,11 +150,11 @@ fetch_release() {
 		from=$release/download/$(echo "$INSTALL_LABK_VERSION" | sed 's/+/%2B/g')
 	fi
 	if [ -z "$sum" ]; then
-		fetch "$from/labk-linux-$arch.sha256" secure
+		fetch "$from/labk.sha256" secure
 		sum=$($sudo cut -d ' ' -f 1 "$new")
 		clear_away
 	fi
-	fetch "$from/labk-linux-$arch" secure
+	fetch "$from/labk" secure
 }
 
 # fetch URL insecure|secure. HTTP/1 is quicker than HTTP/2 for one large file.
@@ -177,8 +178,14 @@ verify() {
 		[ "$got" = "$sum" ] || fail "$from is not what was asked for: its SHA-256 is $got and not $sum." \
 			"Half a download, or the server was upgraded meanwhile: try again, or print a new line there with labk token create --print-join"
 	fi
+	# A shell would take what is no program for a script, and run it.
+	case $($sudo od -An -v -tx1 -N20 "$program" | tr -d ' \n') in
+	7f454c46????????????????????????????3e00) ;;
+	7f454c46*) fail "$from is a program for another processor than this PC's ($(uname -m))" ;;
+	*) fail "$from is not a program: is it an archive, or a web page?" ;;
+	esac
 	$sudo chmod 755 "$program"
-	said=$($sudo "$program" version 2>&1) || fail "$from does not run on this PC ($(uname -m)): is it whole, and for it? $said"
+	said=$($sudo "$program" version 2>&1) || fail "$from does not run on this PC: is it whole? $said"
 	case $said in
 	"labk v"*) ;;
 	*) fail "$from is not labk" ;;

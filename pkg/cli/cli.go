@@ -2,6 +2,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -10,7 +11,6 @@ import (
 	"os/signal"
 	"path/filepath"
 	"slices"
-	"strings"
 	"syscall"
 
 	"github.com/urfave/cli/v2"
@@ -57,7 +57,7 @@ func Run(args []string, stdout, stderr io.Writer) int {
 
 func newApp(stdout, stderr io.Writer) *cli.App {
 	onUsage := func(c *cli.Context, err error, _ bool) error {
-		return usageError{fmt.Errorf("%w: see `%s --help`", err, strings.TrimSpace(c.App.Name+" "+c.Command.Name))}
+		return usageError{fmt.Errorf("%w: see `%s --help`", err, cmp.Or(c.Command.HelpName, c.App.Name))}
 	}
 	app := &cli.App{
 		Name:                      "labk",
@@ -78,7 +78,7 @@ func newApp(stdout, stderr io.Writer) *cli.App {
 		},
 		Commands: []*cli.Command{
 			serverCommand(stderr), agentCommand(stderr), tokenCommand(), kubectlCommand(), ctrCommand(), checkCommand(), statusCommand(), imageCommand(),
-			labCommand(stderr), upgradeCommand(stderr), installCommand(stderr), versionCommand(),
+			labCommand(stderr), installCommand(stderr), upgradeCommand(stderr), uninstallCommand(), versionCommand(),
 		},
 	}
 	for _, c := range app.Commands {
@@ -113,7 +113,7 @@ func configFlags(role string, only ...string) []cli.Flag {
 // loadConfig fills the configuration of a command that has the configFlags of a role, all or some.
 func loadConfig(c *cli.Context, role string) (config.Config, error) {
 	if c.Args().Present() {
-		return config.Config{}, usageError{fmt.Errorf("%q is no flag: see `labk %s --help`", c.Args().First(), c.Command.Name)}
+		return config.Config{}, usageError{fmt.Errorf("%q is no flag: see `%s --help`", c.Args().First(), c.Command.HelpName)}
 	}
 	cfg, err := config.Load(sources(c, role))
 	if err != nil {

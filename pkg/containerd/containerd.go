@@ -120,6 +120,7 @@ func (r *Runtime) config() *srvconfig.Config {
 		Plugins: map[string]any{
 			"io.containerd.server.v1.grpc":  map[string]any{"address": paths.ContainerdSocket},
 			"io.containerd.server.v1.ttrpc": map[string]any{"address": paths.ContainerdSocket + ".ttrpc"},
+			"io.containerd.internal.v1.opt": map[string]any{"path": filepath.Join(r.opts.Data.Containerd(), "opt")}, // not in /opt, which is others'
 			"io.containerd.cri.v1.runtime": map[string]any{
 				"restrict_oom_score_adj":    r.opts.RestrictOOMScoreAdj,
 				"enable_unprivileged_ports": true,

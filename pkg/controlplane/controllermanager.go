@@ -2,6 +2,7 @@ package controlplane
 
 import (
 	"context"
+	"path/filepath"
 	"time"
 
 	"k8s.io/kubernetes/cmd/kube-controller-manager/app"
@@ -63,6 +64,8 @@ func setControllerManager(s *options.KubeControllerManagerOptions, o Options) {
 	s.KubeCloudShared.UseServiceAccountCredentials = true
 	s.KubeCloudShared.AllocateNodeCIDRs = o.Config.FlannelBackend != "none"
 	s.KubeCloudShared.ClusterCIDR = o.Config.ClusterCIDR
+	// Where nobody else's plugins are looked for: this folder is made.
+	s.PersistentVolumeBinderController.VolumeConfiguration.FlexVolumePluginDir = filepath.Join(o.Data.Kubelet(), "volume-plugins")
 	s.NodeIPAMController.ServiceCIDR = o.Config.ServiceCIDR
 	s.SAController.ServiceAccountKeyFile = o.ServiceAccount.Key
 	s.SAController.RootCAFile = o.ServerCA.Cert

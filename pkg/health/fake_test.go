@@ -115,13 +115,15 @@ func (f *fake) disk(change func(*FileSystem)) {
 	f.StatFS = func(string) (FileSystem, error) { return fs, nil }
 }
 
-func (f *fake) put(path, text string) {
-	f.t.Helper()
+func (f *fake) put(path, text string) { f.t.Helper(); put(f.t, path, text) }
+
+func put(t testing.TB, path, text string) {
+	t.Helper()
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		f.t.Fatal(err)
+		t.Fatal(err)
 	}
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-		f.t.Fatal(err)
+		t.Fatal(err)
 	}
 }
 
@@ -145,17 +147,22 @@ func (f *fake) without(programs ...string) {
 	})
 }
 
-// certificate writes one that begins at the given time.
 func (f *fake) certificate(path string, begins time.Time) {
 	f.t.Helper()
+	writeCertificate(f.t, path, begins)
+}
+
+// writeCertificate writes one that begins at the given time.
+func writeCertificate(t testing.TB, path string, begins time.Time) {
+	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
-		f.t.Fatal(err)
+		t.Fatal(err)
 	}
 	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotBefore: begins, NotAfter: begins.AddDate(10, 0, 0)}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
 	if err != nil {
-		f.t.Fatal(err)
+		t.Fatal(err)
 	}
-	f.put(path, string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})))
+	put(t, path, string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})))
 }

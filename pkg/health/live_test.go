@@ -3,10 +3,13 @@ package health
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/netip"
 	"os"
 	"testing"
 	"time"
+
+	"github.com/labk/labk/pkg/config"
 )
 
 var datastoreCases = []probeCase{
@@ -97,5 +100,25 @@ func TestLiveProbesAreQuietAtRest(t *testing.T) {
 		if p.Live() && p.Again() == 0 {
 			t.Errorf("%s is never looked at", p.Code)
 		}
+	}
+}
+
+// BenchmarkOften is a round of what a running labk looks at once a minute, without the questions to its own components.
+func BenchmarkOften(b *testing.B) {
+	var often []Probe
+	for _, p := range Probes() {
+		if p.Again() == Often {
+			often = append(often, p)
+		}
+	}
+	cfg := config.Default()
+	cfg.DataDir = b.TempDir()
+	h := ThisHost(cfg, true, time.Time{})
+	h.Live = &Live{Address: netip.MustParseAddr("127.0.0.1")}
+	for i := range 20 {
+		writeCertificate(b, fmt.Sprintf("%s/c%d.crt", h.data().ServerTLS(), i), h.Now)
+	}
+	for b.Loop() {
+		Run(b.Context(), h, often)
 	}
 }

@@ -88,6 +88,8 @@ const (
 	UpgradeLock = RunDir + "/upgrade.lock"
 	// ControlSocket is where a running labk answers commands of this PC's root.
 	ControlSocket = RunDir + "/control.sock"
+	// Sysctls is how the kernel's settings were before labk started for the first time since the boot.
+	Sysctls = RunDir + "/sysctl.json"
 )
 
 // CNIResults is where the CNI library, in containerd, notes what plugins have done for which pod.

@@ -19,6 +19,7 @@ import (
 	"github.com/labk/labk/pkg/lifecycle"
 	"github.com/labk/labk/pkg/lockfile"
 	"github.com/labk/labk/pkg/paths"
+	"github.com/labk/labk/pkg/sysctl"
 	"github.com/labk/labk/pkg/systemd"
 )
 
@@ -86,6 +87,9 @@ func Run(ctx context.Context, o Options, p Program) (err error) {
 	defer func() { record.end(p.Data, err) }()
 	if err := paths.MakeRunDir(); err != nil {
 		return fmt.Errorf("make the run folder: %w", err)
+	}
+	if err := sysctl.Remember(paths.Sysctls); err != nil {
+		return err
 	}
 	if err := noteVersion(p.Data); err != nil {
 		return err

@@ -58,12 +58,15 @@ func (m *monitor) run(ctx context.Context) error {
 	for {
 		select {
 		case <-tick.C:
-			m.look(ctx, func(p health.Probe, due time.Time) bool { return !time.Now().Before(due) })
+			m.look(ctx, isDue)
 		case <-ctx.Done():
 			return nil
 		}
 	}
 }
+
+// isDue tells whether a probe is to be run at this tick: it is due, or nearer to this tick than to the next.
+func isDue(_ health.Probe, due time.Time) bool { return time.Until(due) < health.Often/2 }
 
 // now looks at what is looked at often, whether it is due or not, and returns all that is known.
 func (m *monitor) now(ctx context.Context) []health.Result {

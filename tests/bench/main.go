@@ -23,9 +23,11 @@ import (
 // options are the command line.
 type options struct {
 	binary string
+	next   string // a newer labk, for the upgrade
 	out    string
 	runs   int
 	quick  bool
+	only   bool // the installation
 }
 
 func main() {
@@ -44,12 +46,14 @@ func run() error {
 	if o.binary == "" {
 		o.binary = "dist/labk"
 	}
+	flag.StringVar(&o.next, "next", os.Getenv("LABK_NEXT"), "a newer labk, a `file` in the same folder, to measure an upgrade with")
 	flag.IntVar(&o.runs, "runs", 3, "how often to repeat the start with a fresh data folder, and the restart")
+	flag.BoolVar(&o.only, "install", false, "measure installation, upgrade and removal only")
 	flag.BoolVar(&o.quick, "quick", false, "leave out the idle minutes and host-gw, and measure what needs several hosts once")
 	flag.StringVar(&o.out, "out", "dist/bench.json", "the `file` for the figures as JSON")
 	flag.Parse()
 	if o.runs < 1 || flag.NArg() > 0 {
-		return errors.New("usage: bench [-runs N] [-quick] [-out FILE]")
+		return errors.New("usage: bench [-runs N] [-quick] [-install] [-next FILE] [-out FILE]")
 	}
 	if os.Geteuid() != 0 {
 		return errors.New("not root: hosts are made of namespaces: run it with sudo")
@@ -81,11 +85,23 @@ func checkBinary(o *options) error {
 		return fmt.Errorf("%s is not there: run make build, or set LABK_BINARY", path)
 	}
 	o.binary = path
-	return nil
+	if o.next != "" {
+		o.next, err = filepath.Abs(o.next)
+	}
+	return err
 }
 
 // measureAll fills the report. Each run is a new host, so a fresh data folder; the last one also tells what idling costs.
 func measureAll(ctx context.Context, o options, r *report) error {
+	for i := range o.runs {
+		fmt.Fprintf(os.Stderr, "bench: installation %d of %d\n", i+1, o.runs)
+		if err := measureInstallation(ctx, o, r); err != nil {
+			return fmt.Errorf("installation %d: %w", i+1, err)
+		}
+	}
+	if o.only {
+		return nil
+	}
 	for i := range o.runs {
 		fmt.Fprintf(os.Stderr, "bench: run %d of %d\n", i+1, o.runs)
 		if err := measureRun(ctx, o, r, i == o.runs-1); err != nil {

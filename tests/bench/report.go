@@ -45,6 +45,12 @@ const (
 	rowHostGWShare  = "the same for host-gw, part of the bare path"
 	rowHostGWPods   = "  pods, host-gw"
 	rowHostGWBare   = "  bare path, routed"
+
+	rowInstall     = "install.sh from a file to node Ready (systemd)"
+	rowJoinLine    = "join line to node Ready, program from the server"
+	rowUpgrade     = "labk upgrade on the server"
+	rowUpgradeAway = "  its API gives no answer"
+	rowUninstall   = "labk uninstall, with pods"
 )
 
 // row is one figure: the goal, what k3s v1.35 took on the machine that CI runs on, and what was measured.
@@ -118,6 +124,11 @@ func newReport(m machine) *report {
 		{Name: rowHostGWShare, Unit: "x"},
 		{Name: rowHostGWPods, Unit: "Gbit/s"},
 		{Name: rowHostGWBare, Unit: "Gbit/s"},
+		{Name: rowInstall, Unit: "s", Goal: 10},
+		{Name: rowJoinLine, Unit: "s", Goal: 12},
+		{Name: rowUpgrade, Unit: "s"},
+		{Name: rowUpgradeAway, Unit: "s", Goal: 5},
+		{Name: rowUninstall, Unit: "s", Goal: 15},
 	} {
 		r.Rows = append(r.Rows, &f)
 	}

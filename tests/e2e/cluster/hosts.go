@@ -59,8 +59,8 @@ func HostsOver(t testing.TB, n int, root string) *Cluster {
 // Nodes are the server and the agents.
 func (c *Cluster) Nodes() []*Node { return c.nodes() }
 
-// unit is the node's unit file.
-func (n *Node) unit() string {
+// Unit is the node's unit file.
+func (n *Node) Unit() string {
 	if n.Role == AgentRole {
 		return "labk-agent.service"
 	}
@@ -71,7 +71,7 @@ func (n *Node) unit() string {
 // then `systemctl enable --now`. It returns when systemd says that the node is ready.
 func (n *Node) InstallByHand(t testing.TB, args ...string) {
 	t.Helper()
-	unit := n.unit()
+	unit := n.Unit()
 	text, err := os.ReadFile(filepath.Join(Root(t), "package", "systemd", unit))
 	if err != nil {
 		t.Fatal(err)
@@ -100,10 +100,10 @@ func (n *Node) Systemctl(t testing.TB, args ...string) string {
 // WaitActive waits until systemd says that the node's labk is ready, such as after a boot.
 func (n *Node) WaitActive(t testing.TB) {
 	t.Helper()
-	Eventually(t, Startup, n.unit()+" of "+n.Host.Name(), func() error {
-		state := strings.TrimSpace(n.Exec(t, nil, "systemctl", "is-active", n.unit()).Stdout)
+	Eventually(t, Startup, n.Unit()+" of "+n.Host.Name(), func() error {
+		state := strings.TrimSpace(n.Exec(t, nil, "systemctl", "is-active", n.Unit()).Stdout)
 		if state == "failed" {
-			t.Fatalf("%s of %s has failed:\n%s", n.unit(), n.Host.Name(), n.Journal(t))
+			t.Fatalf("%s of %s has failed:\n%s", n.Unit(), n.Host.Name(), n.Journal(t))
 		}
 		if state != "active" {
 			return fmt.Errorf("it is %s:\n%s", state, n.Journal(t))
@@ -115,7 +115,7 @@ func (n *Node) WaitActive(t testing.TB) {
 // Journal is the end of what labk has written to the journal.
 func (n *Node) Journal(t testing.TB) string {
 	t.Helper()
-	return n.Exec(t, nil, "journalctl", "-u", n.unit(), "--no-pager", "-o", "cat", "-n", "40").Stdout
+	return n.Exec(t, nil, "journalctl", "-u", n.Unit(), "--no-pager", "-o", "cat", "-n", "40").Stdout
 }
 
 // Reboot lets the node's systemd stop all services, and boots the host again; labk may still be starting then.

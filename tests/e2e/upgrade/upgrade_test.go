@@ -221,7 +221,7 @@ func testOlder(t *testing.T, w *world) {
 	}
 	w.runs(t, w.Server, w.next)
 	w.Server.Systemctl(t, "stop", "labk")
-	w.Exec(t, nil, w.Program(), "server").Refused(t, 1, "LABK045", "was used by "+w.next, "the older "+w.now)
+	w.Exec(t, nil, w.Program(), "server").Refused(t, 1, "LABK047", "was used by "+w.next, "the older "+w.now)
 	w.Server.Systemctl(t, "start", "labk")
 	w.runs(t, w.Server, w.next)
 }

@@ -1,0 +1,140 @@
+package uninstall
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/labk/labk/pkg/config"
+	"github.com/labk/labk/pkg/install"
+	"github.com/labk/labk/pkg/paths"
+)
+
+// site is what is known of the labk of this PC.
+type site struct {
+	record     *install.Record // nil: never installed, only run
+	units      []unit
+	data       paths.Data // the folder itself, without links
+	dataLink   string     // the link that leads there, if any
+	kubeconfig string
+	// pods and services are the addresses of pods and services.
+	pods, services netip.Prefix
+	backend        string
+}
+
+// unit is a systemd unit or an OpenRC script that runs labk.
+type unit struct {
+	name, file string
+	systemd    bool
+	edited     bool // after labk wrote it
+	text       string
+}
+
+// findSite reads what there is. A configuration that cannot be read is no hindrance: the usual places are taken then.
+func findSite(o Options) (*site, error) {
+	record, err := install.Load()
+	if err != nil {
+		o.Say("what was installed cannot be read, the usual places are looked at: %v", err)
+	}
+	s := &site{record: record}
+	s.findUnits()
+	role := "server"
+	if record != nil {
+		role = record.Role
+	}
+	cfg, err := config.Load(config.Sources{File: paths.ConfigFile, Folder: paths.ConfigFolder, Env: func(string) (string, bool) { return "", false }, Role: role})
+	if err != nil {
+		o.Say("the configuration cannot be read, the usual places are looked at: %v", err)
+	}
+	data := cfg.DataDir
+	for _, u := range s.units {
+		if dir := dataDirOf(u.text); dir != "" {
+			data = dir
+		}
+	}
+	if o.Data != "" {
+		data = o.Data
+	}
+	if err := s.setData(data); err != nil {
+		return nil, err
+	}
+	s.kubeconfig, s.backend = cfg.WriteKubeconfig, cfg.FlannelBackend
+	cidrs := [2]string{cfg.ClusterCIDR, cfg.ServiceCIDR}
+	var shared map[string]string // an agent knows them from its server
+	if text, err := os.ReadFile(s.data.ClusterOptions()); err == nil && json.Unmarshal(text, &shared) == nil && shared["cluster-cidr"] != "" {
+		cidrs, s.backend = [2]string{shared["cluster-cidr"], shared["service-cidr"]}, shared["flannel-backend"]
+	}
+	// An invalid prefix contains nothing.
+	s.pods, _ = netip.ParsePrefix(cidrs[0])
+	s.services, _ = netip.ParsePrefix(cidrs[1])
+	return s, nil
+}
+
+// setData refuses folders that cannot be labk's alone: all of it will be deleted.
+func (s *site) setData(dir string) error {
+	clean := filepath.Clean(dir)
+	if !filepath.IsAbs(clean) || strings.Count(clean, "/") < 2 || slices.Contains([]string{"/var/lib", "/usr/local", "/etc/labk"}, clean) {
+		return fmt.Errorf("%s is no data folder of labk: name the right one with --data-dir", dir)
+	}
+	real, err := filepath.EvalSymlinks(clean)
+	if err != nil { // gone, or never there
+		s.data = paths.Data(clean)
+		return nil
+	}
+	if real != clean {
+		s.dataLink = clean
+	}
+	s.data = paths.Data(real)
+	entries, err := os.ReadDir(real)
+	if err != nil {
+		return fmt.Errorf("look into the data folder: %w", err)
+	}
+	known := []string{"lock", "data", "server", "agent", "version"}
+	ours := slices.ContainsFunc(entries, func(e os.DirEntry) bool { return slices.Contains(known, e.Name()) })
+	if len(entries) > 0 && !ours {
+		return fmt.Errorf("%s does not look like a data folder of labk: name the right one with --data-dir", dir)
+	}
+	return nil
+}
+
+// findUnits looks for those of the record, and for those that a person put there.
+func (s *site) findUnits() {
+	sums := map[string]string{}
+	if s.record != nil && s.record.Service != nil {
+		for _, f := range s.record.Service.Files {
+			sums[f.Path] = f.SHA256
+		}
+	}
+	for _, name := range []string{"labk", "labk-agent"} {
+		for _, u := range []unit{
+			{name: name + ".service", file: "/etc/systemd/system/" + name + ".service", systemd: true},
+			{name: name, file: "/etc/init.d/" + name},
+		} {
+			sum, noted := sums[u.file]
+			text, err := os.ReadFile(u.file)
+			if err != nil && !noted { // one that is gone may still run
+				continue
+			}
+			u.text = string(text)
+			u.edited = noted && err == nil && sum != sumOf(text)
+			if noted || strings.Contains(u.text, "labk ") {
+				s.units = append(s.units, u)
+			}
+		}
+	}
+}
+
+var dataDirFlag = regexp.MustCompile(`--data-dir[= ]+"?([^\s"]+)`)
+
+// dataDirOf is the data folder that a unit names on its command line.
+func dataDirOf(text string) string {
+	if m := dataDirFlag.FindStringSubmatch(text); m != nil {
+		return m[1]
+	}
+	return ""
+}

@@ -1,0 +1,199 @@
+// Package uninstall takes labk away from PCs and compares them, as a whole, with how they were before it came.
+package uninstall
+
+import (
+	"context"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/labk/labk/tests/e2e/cluster"
+)
+
+func TestMain(m *testing.M) { cluster.Main(m) }
+
+// foreign is what somebody else has on the PC: rules of nft and of iptables, another container runtime's and another CNI network's files, a forwarding PC's settings.
+const foreign = `
+set -e
+nft -f - <<'END'
+table inet mine {
+	set friends { type ipv4_addr; elements = { 192.0.2.1 } }
+	chain input { type filter hook input priority 0; policy accept; ip saddr @friends counter accept; }
+}
+END
+iptables -A INPUT -p tcp --dport 9 -m comment --comment "mine" -j ACCEPT
+iptables -t nat -N MINE
+iptables -t nat -A POSTROUTING -s 198.51.100.0/24 -j MINE
+iptables -t nat -A MINE -j MASQUERADE
+mkdir -p /etc/cni/net.d /opt/cni/bin /var/lib/cni/results /var/lib/cni/networks/mine /etc/containerd/certs.d /run/containerd/runc/k8s.io/mine /var/lib/containerd
+echo '{}' | tee /etc/cni/net.d/10-mine.conflist /opt/cni/bin/mine /var/lib/cni/results/mine-1-eth0 /var/lib/cni/networks/mine/192.0.2.7 /run/containerd/runc/k8s.io/mine/state.json /var/lib/containerd/mine >/etc/containerd/mine
+mkdir -p /etc/labk && echo mine >/etc/labk/notes
+ip netns add mine && ip link add mine0 type veth peer name mine1 && ip link set mine1 netns mine && ip addr add 192.0.2.254/24 dev mine0 && ip link set mine0 up
+ip route add 203.0.113.0/24 via 192.0.2.253
+mkdir /mnt/mine && mount -t tmpfs mine /mnt/mine
+mkdir /sys/fs/cgroup/pids/mine
+echo 0 >/proc/sys/kernel/panic; echo 0 >/proc/sys/kernel/panic_on_oops; echo 0 >/proc/sys/net/ipv4/ip_forward
+systemctl mask --now apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer fstrim.timer systemd-tmpfiles-clean.timer 2>/dev/null || true
+`
+
+// prepare makes the hosts' strangers and returns how each host is.
+func prepare(t *testing.T, c *cluster.Cluster) (before []map[string]string) {
+	t.Helper()
+	for _, n := range c.Nodes() {
+		n.Sh(t, foreign)
+		// IPv6 addresses need a second to be decided.
+		cluster.Eventually(t, cluster.Limit, "a settled network", func() error {
+			return n.Exec(t, nil, "sh", "-c", `systemctl is-system-running --wait >/dev/null; ! ip -6 addr show | grep -q tentative`).Err
+		})
+		before = append(before, look(t, n))
+	}
+	return before
+}
+
+// busy starts pods of all kinds and waits until they run.
+func busy(t *testing.T, c *cluster.Cluster) {
+	t.Helper()
+	c.Apply(t, "default", pods(c.Busybox(t)))
+	c.Kubectl(t, "wait", "--for=condition=Ready", "pod", "--all", "--timeout=100s")
+	c.Kubectl(t, "wait", "-n", "kube-system", "--for=condition=Available", "deployment/coredns", "--timeout=100s")
+}
+
+// uninstall runs labk uninstall and says how long that took.
+func uninstall(t *testing.T, n *cluster.Node, args ...string) string {
+	t.Helper()
+	began := time.Now()
+	r := n.Exec(t, nil, append([]string{n.Program(), "uninstall"}, args...)...)
+	if r.Err != nil {
+		t.Fatalf("%v\n%s", r.Err, r.Stdout)
+	}
+	t.Logf("%s, in %.1f s:\n%s", n.Host.Name(), time.Since(began).Seconds(), r.Stdout)
+	return r.Stdout
+}
+
+// asBefore compares a host with how it was. The kernel ends the last namespaces a moment after their last process. may are prefixes of what may differ.
+func asBefore(t *testing.T, n *cluster.Node, before map[string]string, may ...string) {
+	t.Helper()
+	may = append(may, "file /root/.kube", "file /srv/data") // kubectl's cache; what a pod has written to the PC's own folder
+	var left []string
+	await := func() bool {
+		left = nil
+		for _, d := range difference(before, look(t, n)) {
+			_, what, _ := strings.Cut(d, ": ")
+			if !hasPrefix(what, may) {
+				left = append(left, d)
+			}
+		}
+		return len(left) == 0
+	}
+	for range 5 {
+		if await() {
+			break
+		}
+		n.Sh(t, "sleep 1")
+	}
+	if len(left) > 0 {
+		t.Errorf("%s is not as before:\n%s", n.Host.Name(), strings.Join(left, "\n"))
+	}
+	// the host's network works
+	other := n.Host.Addr().As4()
+	other[3] = 1
+	n.Sh(t, "ip route get 192.0.2.1 && ip -br addr show eth0 | grep UP")
+}
+
+func hasPrefix(s string, prefixes []string) bool {
+	for _, p := range prefixes {
+		if strings.HasPrefix(s, p) {
+			return true
+		}
+	}
+	return false
+}
+
+// A server and an agent, installed as services, with pods.
+func TestServices(t *testing.T) {
+	c := cluster.Hosts(t, 2)
+	before := prepare(t, c)
+	c.Server.InstallByHand(t)
+	c.Agents[0].InstallByHand(t, c.JoinArgs(t)...)
+	busy(t, c)
+	for i, n := range []*cluster.Node{c.Agents[0], c.Server} {
+		uninstall(t, n)
+		asBefore(t, n, before[1-i], "file /usr/local/bin/labk")
+	}
+	uninstall(t, c.Server) // once more: there is nothing
+	asBefore(t, c.Server, before[0], "file /usr/local/bin/labk")
+}
+
+// A server that was only run by hand is not ended without being told so; a killed one is cleared away.
+func TestByHand(t *testing.T) {
+	c := cluster.Hosts(t, 1)
+	n := c.Server
+	before := prepare(t, c)[0]
+	n.Start(t)
+	n.WaitUp(t)
+	busy(t, c)
+	running := look(t, n)
+	r := n.Exec(t, nil, n.Program(), "uninstall")
+	r.Refused(t, 1, "started by hand", "--force")
+	for _, d := range difference(running, look(t, n)) {
+		if !strings.Contains(d, "/containerd/") && !strings.Contains(d, "/server/db") && !strings.Contains(d, "process ") {
+			t.Logf("meanwhile: %s", d)
+		}
+	}
+	if out := c.Kubectl(t, "get", "pod", "stubborn", "-o", "jsonpath={.status.phase}"); out != "Running" {
+		t.Errorf("the pod is %s after a refusal", out)
+	}
+	uninstall(t, n, "--force")
+	_ = n.Wait(t)
+	asBefore(t, n, before)
+}
+
+// What a power cut, and somebody with rm, left.
+func TestHalfRemoved(t *testing.T) {
+	c := cluster.Hosts(t, 1)
+	n := c.Server
+	before := prepare(t, c)[0]
+	n.Start(t)
+	n.WaitUp(t)
+	busy(t, c)
+	n.Signal(t, syscall.SIGKILL)
+	_ = n.Wait(t)
+	n.Sh(t, `rm -rf /var/lib/labk/server /run/labk/containerd/io.containerd.grpc.v1.cri /run/labk/containerd/io.containerd.runtime.v2.task/k8s.io/*/init.pid /var/lib/cni/results/labk-* 2>/dev/null
+		pkill -KILL -f containerd-shim; ip link delete flannel.1; nft delete table ip kube-proxy`)
+	uninstall(t, n)
+	// Nobody knows any more which of the shims' states were whose.
+	asBefore(t, n, before)
+}
+
+// After a power cut there is only the disk; and data that are kept make the same cluster again.
+func TestKeepData(t *testing.T) {
+	c := cluster.Hosts(t, 1)
+	n := c.Server
+	before := prepare(t, c)[0]
+	n.InstallByHand(t)
+	busy(t, c)
+	c.Kubectl(t, "create", "configmap", "kept")
+	out := uninstall(t, n, "--keep-data")
+	if !strings.Contains(out, "kept: /var/lib/labk") {
+		t.Errorf("it does not say what it kept")
+	}
+	asBefore(t, n, before, "file /usr/local/bin/labk", "file /var/lib/labk")
+	n.InstallByHand(t)
+	c.Kubectl(t, "get", "configmap", "kept")
+	c.Kubectl(t, "wait", "--for=condition=Ready", "pod", "stubborn", "--timeout=100s")
+	n.Systemctl(t, "disable", "labk")
+	ctx, cancel := context.WithTimeout(t.Context(), cluster.Limit)
+	defer cancel()
+	if err := n.Host.Kill(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if err := n.Host.Boot(ctx); err != nil {
+		t.Fatal(err)
+	}
+	n.Sh(t, "systemctl is-system-running --wait")
+	uninstall(t, n)
+	if r := n.Exec(t, nil, "sh", "-c", `ls -d /var/lib/labk /etc/labk/kubeconfig.yaml /etc/systemd/system/labk.service /var/log/pods /var/lib/kubelet /run/labk`); r.Stdout != "" {
+		t.Errorf("left: %s", r.Stdout)
+	}
+}
