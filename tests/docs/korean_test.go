@@ -75,8 +75,9 @@ func parts(text string) (all []part) {
 		last := &all[len(all)-1]
 		switch {
 		case inFence:
-			inFence = line != "```"
-			last.text += command(line)
+			if inFence = line != "```"; inFence {
+				last.text += command(line)
+			}
 		case strings.HasPrefix(line, "```"):
 			inFence = true
 			add(line, "", i+1)
