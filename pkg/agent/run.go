@@ -91,17 +91,19 @@ func assemble(ctx context.Context, g *lifecycle.Group, control *http.ServeMux, o
 		return nil, err
 	}
 	g.Add(join.New(joining))
+	files := join.NodeFiles(data)
+	g.Add(renewal(control, files))
+	g.Add(join.NewFollower(files), "join")
 	g.Add(request.NewFollower(request.FollowOptions{
-		Data: data, Kubeconfig: join.NodeFiles(data).Kubeconfig, Node: cfg.NodeName, Version: version.Version, Say: o.Say,
+		Data: data, Kubeconfig: files.Kubeconfig, Node: cfg.NodeName, Version: version.Version, Say: o.Say,
 	}), "join")
-	kubeconfig := join.NodeFiles(data).Kubeconfig
-	live := &health.Live{Server: func(ctx context.Context) (time.Time, error) { return askServer(ctx, kubeconfig, server) }}
+	live := &health.Live{Server: func(ctx context.Context) (time.Time, error) { return askServer(ctx, files.Kubeconfig, server) }}
 	node, err := Add(ctx, g, Options{Config: cfg, Data: data, Host: o.Host, Payload: bundle, Address: address, Known: known, Live: live})
 	if err != nil {
 		return nil, err
 	}
 	return node, status.Add(g, control, status.Options{
-		Host: o.Host, Live: live, Found: found, Client: func() (kubernetes.Interface, error) { return nodeClient(kubeconfig) },
+		Host: o.Host, Live: live, Found: found, Client: func() (kubernetes.Interface, error) { return nodeClient(files.Kubeconfig) },
 	})
 }
 

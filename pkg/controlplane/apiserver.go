@@ -126,8 +126,8 @@ func setAPIServer(s *options.ServerRunOptions, o Options, authnFile string) {
 
 	s.Authentication.AuthenticationConfigFile = authnFile
 	s.Authentication.BootstrapToken.Enable = true
-	s.Authentication.ClientCert.ClientCA = o.ClientCA.Cert
-	s.Authentication.RequestHeader.ClientCAFile = o.RequestHeaderCA.Cert
+	s.Authentication.ClientCert.ClientCA = o.TrustedClients
+	s.Authentication.RequestHeader.ClientCAFile = o.TrustedProxies
 	s.Authentication.RequestHeader.AllowedNames = []string{ProxyClientName}
 	s.Authentication.RequestHeader.UsernameHeaders = []string{"X-Remote-User"}
 	s.Authentication.RequestHeader.GroupHeaders = []string{"X-Remote-Group"}
@@ -142,7 +142,7 @@ func setAPIServer(s *options.ServerRunOptions, o Options, authnFile string) {
 	s.ProxyClientKeyFile = o.Proxy.Key
 	s.KubeletConfig.TLSClientConfig.CertFile = o.Kubelet.Cert
 	s.KubeletConfig.TLSClientConfig.KeyFile = o.Kubelet.Key
-	s.KubeletConfig.TLSClientConfig.CAFile = o.ServerCA.Cert
+	s.KubeletConfig.TLSClientConfig.CAFile = o.TrustedServers
 	// A lab has no DNS for its PCs' names: ask kubelets by address first.
 	s.KubeletConfig.PreferredAddressTypes = []string{"InternalIP", "ExternalIP", "Hostname"}
 

@@ -68,7 +68,7 @@ func setControllerManager(s *options.KubeControllerManagerOptions, o Options) {
 	s.PersistentVolumeBinderController.VolumeConfiguration.FlexVolumePluginDir = filepath.Join(o.Data.Kubelet(), "volume-plugins")
 	s.NodeIPAMController.ServiceCIDR = o.Config.ServiceCIDR
 	s.SAController.ServiceAccountKeyFile = o.ServiceAccount.Key
-	s.SAController.RootCAFile = o.ServerCA.Cert
+	s.SAController.RootCAFile = o.TrustedServers
 
 	// Certificates of nodes are pkg/join's to sign: nodes need them before this component is there. Here are the signers of the rest.
 	sign := s.CSRSigningController

@@ -24,7 +24,10 @@ import (
 
 // Credentials are the files that the control plane proves itself and checks others with.
 type Credentials struct {
-	ServerCA, ClientCA, RequestHeaderCA paths.Pair
+	// ServerCA and ClientCA sign.
+	ServerCA, ClientCA paths.Pair
+	// TrustedServers, TrustedClients and TrustedProxies are files of the authorities that are trusted: more than one while they are being changed.
+	TrustedServers, TrustedClients, TrustedProxies string
 	// Serving is the API's certificate, Kubelet the API server's as a client of kubelets, Proxy as a client of
 	// aggregated API servers.
 	Serving, Kubelet, Proxy paths.Pair

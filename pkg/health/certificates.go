@@ -22,7 +22,7 @@ type Certificate struct {
 // read, are left out.
 func Certificates(data paths.Data) (all []Certificate) {
 	for _, pattern := range []string{
-		filepath.Join(data.ServerTLS(), "*.crt"), filepath.Join(data.AgentTLS(), "*.crt"),
+		filepath.Join(data.ServerTLS(), "*.crt"), filepath.Join(data.ServerTLS(), "*.pem"), filepath.Join(data.AgentTLS(), "*.crt"),
 		filepath.Join(data.AgentTLS(), "*-current.pem"), // the kubelet's: links to the newest
 	} {
 		files, _ := filepath.Glob(pattern) // an error is only one of the pattern

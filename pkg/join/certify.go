@@ -25,6 +25,8 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
 	watchtools "k8s.io/client-go/tools/watch"
+
+	"github.com/labk/labk/pkg/paths"
 )
 
 // issueTimeout bounds the wait for one certificate.
@@ -32,18 +34,18 @@ const issueTimeout = time.Minute
 
 // certify gets the kubelet's certificates. A PC that has joined before gets a new client certificate though it may have one: so it learns that its node was
 // given to another PC meanwhile, and does not act for it beside the other.
-func (j *joiner) certify(ctx context.Context, c *clients) error {
+func (j *joiner) certify(ctx context.Context, c *clients, cas authorities) error {
 	now := time.Now()
 	g, ctx := errgroup.WithContext(ctx)
 	subject := pkix.Name{CommonName: NodeUser + j.Config.NodeName, Organization: []string{NodeGroup}}
-	if !j.Own || j.files.current(clientStore, now, subject.CommonName) == nil {
+	if !j.Own || j.files.current(clientStore, now, subject.CommonName, cas.client) == nil {
 		g.Go(func() error {
 			return j.certifyKubelet(ctx, c, clientStore, wanted{
 				signer: certificatesv1.KubeAPIServerClientKubeletSignerName, usage: certificatesv1.UsageClientAuth, request: x509.CertificateRequest{Subject: subject},
 			})
 		})
 	}
-	if old := j.files.current(servingStore, now, subject.CommonName); old == nil || !slices.ContainsFunc(old.IPAddresses, j.Address.Equal) {
+	if old := j.files.current(servingStore, now, subject.CommonName, cas.server); old == nil || !slices.ContainsFunc(old.IPAddresses, j.Address.Equal) {
 		g.Go(func() error {
 			return j.certifyKubelet(ctx, c, servingStore, wanted{
 				signer: certificatesv1.KubeletServingSignerName, usage: certificatesv1.UsageServerAuth,
@@ -56,9 +58,7 @@ func (j *joiner) certify(ctx context.Context, c *clients) error {
 
 // certifyMachine asks with the token, and puts what it gets in the place of all credentials that there were.
 func (j *joiner) certifyMachine(ctx context.Context, c *clients, cas authorities) error {
-	cert, key, err := j.request(ctx, c.asToken, wanted{signer: MachineSigner, usage: certificatesv1.UsageClientAuth, request: x509.CertificateRequest{
-		Subject: pkix.Name{CommonName: MachineUser + j.Config.NodeName, Organization: []string{MachineGroup}},
-	}})
+	cert, key, err := j.request(ctx, c.asToken, j.wantedMachine())
 	if err != nil {
 		return err
 	}
@@ -66,6 +66,35 @@ func (j *joiner) certifyMachine(ctx context.Context, c *clients, cas authorities
 		return fmt.Errorf("forget who this PC was: %w", err)
 	}
 	return j.files.writeMachine(cas, cert, key, j.Machine)
+}
+
+// wantedMachine is this PC's machine certificate.
+func (j *joiner) wantedMachine() wanted {
+	return wanted{signer: MachineSigner, usage: certificatesv1.UsageClientAuth, request: x509.CertificateRequest{
+		Subject: pkix.Name{CommonName: MachineUser + j.Config.NodeName, Organization: []string{MachineGroup}},
+	}}
+}
+
+// follow writes down which authorities there are and, if another one signs now, gets a machine certificate of that one. Its key stays: so one file changes, and a power cut
+// leaves the old certificate or the new one, of which the server knows both.
+func (j *joiner) follow(ctx context.Context, c *clients, cas authorities) error {
+	if err := j.files.writeCAs(cas); err != nil {
+		return err
+	}
+	old, key, err := j.files.machineKey()
+	if err != nil {
+		return err
+	}
+	if signedByFirst(old, cas.client) {
+		return nil
+	}
+	w := j.wantedMachine()
+	w.key = key
+	cert, _, err := j.request(ctx, c.asMachine, w)
+	if err != nil {
+		return err
+	}
+	return paths.WriteFile(j.files.machine.Cert, cert, 0o644)
 }
 
 func (j *joiner) certifyKubelet(ctx context.Context, c *clients, store string, w wanted) error {
@@ -81,6 +110,8 @@ type wanted struct {
 	signer  string
 	usage   certificatesv1.KeyUsage
 	request x509.CertificateRequest
+	// key is the one to certify, nil for a new one.
+	key crypto.Signer
 }
 
 // deniedError is a request that the server denied.
@@ -109,9 +140,11 @@ func (j *joiner) request(ctx context.Context, with func() (*rest.Config, error),
 }
 
 func (j *joiner) requestOnce(ctx context.Context, with func() (*rest.Config, error), w wanted) (cert, key []byte, err error) {
-	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return nil, nil, err
+	private := w.key
+	if private == nil {
+		if private, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader); err != nil {
+			return nil, nil, err
+		}
 	}
 	object, err := j.object(private, w)
 	if err != nil {

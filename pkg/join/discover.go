@@ -4,12 +4,12 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"time"
 )
 
@@ -23,12 +23,12 @@ const (
 // unreachableError is a server that can't be reached now, and perhaps can in a moment.
 type unreachableError struct{ error }
 
-// findServer connects to the server and returns its CA as PEM. It knows the CA by its hash and the server by its name, and sends nothing but TLS's own
-// greeting before both are right. An unreachableError may pass; any other error stays until somebody does something.
-func findServer(ctx context.Context, server *url.URL, caHash string) ([]byte, error) {
+// findServer connects to the server and returns those of the CAs named by a hash that its certificate comes from. It knows the server by one of these and by its name, and
+// sends nothing but TLS's own greeting before both are right. An unreachableError may pass; any other error stays until somebody does something.
+func findServer(ctx context.Context, server *url.URL, hashes ...string) ([]*x509.Certificate, error) {
 	ctx, cancel := context.WithTimeout(ctx, 2*dialTimeout)
 	defer cancel()
-	pin := &pin{host: server.Hostname(), hash: caHash}
+	pin := &pin{host: server.Hostname(), hashes: hashes}
 	transport := &http.Transport{
 		DialContext:       (&net.Dialer{Timeout: dialTimeout}).DialContext,
 		TLSClientConfig:   &tls.Config{MinVersion: tls.VersionTLS12, ServerName: pin.host, InsecureSkipVerify: true, VerifyConnection: pin.verify},
@@ -53,15 +53,17 @@ func findServer(ctx context.Context, server *url.URL, caHash string) ([]byte, er
 	if err := checkClock(response.Header.Get("Date"), time.Now(), pin.leaf); err != nil {
 		return nil, err
 	}
-	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: pin.ca.Raw}), nil
+	return pin.cas, nil
 }
 
-// pin verifies a connection by the CA's hash.
+// pin verifies a connection by hashes of CAs. One is enough: a server whose authority was changed shows the present one, the one of before, and what binds the two.
 type pin struct {
-	host, hash string
+	host   string
+	hashes []string
 
-	ca, leaf *x509.Certificate
-	err      error
+	cas  []*x509.Certificate // those that are right, in the order of the hashes
+	leaf *x509.Certificate
+	err  error
 }
 
 // verify does not look at the clock: this PC's may be wrong, and only a server that is the right one can tell.
@@ -74,24 +76,35 @@ func (p *pin) check(chain []*x509.Certificate) error {
 	if len(chain) == 0 {
 		return errors.New("it shows no certificate")
 	}
-	for _, c := range chain {
-		if c.IsCA && CAHash(c) == p.hash {
-			p.ca = c
+	p.leaf = chain[0]
+	between := x509.NewCertPool()
+	for _, c := range chain[1:] {
+		between.AddCert(c)
+	}
+	var bad error
+	for _, hash := range p.hashes {
+		i := slices.IndexFunc(chain, func(c *x509.Certificate) bool { return c.IsCA && CAHash(c) == hash })
+		if i < 0 {
+			continue
 		}
+		roots := x509.NewCertPool()
+		roots.AddCert(chain[i])
+		_, err := p.leaf.Verify(x509.VerifyOptions{Roots: roots, Intermediates: between, CurrentTime: p.leaf.NotBefore.Add(time.Second)})
+		if err != nil {
+			bad = fmt.Errorf("its certificate is not good: %w", err)
+			continue
+		}
+		p.cas = append(p.cas, chain[i])
 	}
 	last := chain[len(chain)-1]
-	if p.ca == nil && last.IsCA {
-		return fmt.Errorf("it is not the server that the token is for: the token names the CA %.12s..., and the server's is %.12s...: copy the token of this server, or correct --server", p.hash, CAHash(last))
-	}
-	if p.ca == nil {
+	switch {
+	case len(p.cas) > 0:
+	case bad != nil:
+		return bad
+	case last.IsCA:
+		return fmt.Errorf("it is not the server that the token is for: the token names the CA %.12s..., and the server's is %.12s...: copy the token of this server, or correct --server", p.hashes[0], CAHash(last))
+	default:
 		return errors.New("it is not a labk server: it does not show its certificate authority: correct --server, it needs the address and port of a labk server")
-	}
-	p.leaf = chain[0]
-	roots := x509.NewCertPool()
-	roots.AddCert(p.ca)
-	_, err := p.leaf.Verify(x509.VerifyOptions{Roots: roots, CurrentTime: p.leaf.NotBefore.Add(time.Second)})
-	if err != nil {
-		return fmt.Errorf("its certificate is not good: %w", err)
 	}
 	if err := p.leaf.VerifyHostname(p.host); err != nil {
 		return fmt.Errorf("its certificate is not for %s: use one of its names or addresses (%s), or start the server with --tls-san %s", p.host, names(p.leaf), p.host)

@@ -1,10 +1,12 @@
 package join
 
 import (
+	"crypto"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -92,7 +94,22 @@ func (f Files) forget() error {
 	return err
 }
 
-// authorities are the cluster's CAs, as PEM.
+// ForgetKubelet removes the kubelet's two certificates; the PC asks for new ones at its next start, with its machine certificate. Call it when labk does not run here, or is about to
+// start anew. It names what it has removed.
+func (f Files) ForgetKubelet() (names []string, err error) {
+	for _, name := range []string{clientStore, servingStore} {
+		files, _ := filepath.Glob(filepath.Join(f.Dir, name+"-*.pem")) // an error is only one of the pattern
+		for _, file := range files {
+			err = errors.Join(err, os.Remove(file))
+		}
+		if len(files) > 0 {
+			names = append(names, name)
+		}
+	}
+	return names, err
+}
+
+// authorities are the cluster's CAs, as PEM: the one that signs now first, and while they are being changed the ones of before after it.
 type authorities struct{ server, client []byte }
 
 func (f Files) writeCAs(a authorities) error {
@@ -100,6 +117,19 @@ func (f Files) writeCAs(a authorities) error {
 		return err
 	}
 	return paths.WriteFile(f.ClientCA, a.client, 0o644)
+}
+
+// machineKey is the machine certificate with its key.
+func (f Files) machineKey() (*x509.Certificate, crypto.Signer, error) {
+	pair, err := tls.LoadX509KeyPair(f.machine.Cert, f.machine.Key)
+	if err != nil {
+		return nil, nil, err
+	}
+	signer, ok := pair.PrivateKey.(crypto.Signer)
+	if !ok {
+		return nil, nil, fmt.Errorf("%s holds a key that can't sign", f.machine.Key)
+	}
+	return pair.Leaf, signer, nil
 }
 
 // store is the kubelet's own way to keep one of its certificates.
@@ -132,8 +162,8 @@ func (f Files) keep(name string, cert, key []byte) error {
 	return err
 }
 
-// current is the newest certificate of a store, nil if there is none for the user that is valid now and for a little longer.
-func (f Files) current(name string, now time.Time, user string) *x509.Certificate {
+// current is the newest certificate of a store, nil if there is none for the user that is valid now and for a little longer, and of the first of the authorities.
+func (f Files) current(name string, now time.Time, user string, authorities []byte) *x509.Certificate {
 	s, err := f.store(name)
 	if err != nil {
 		return nil
@@ -142,7 +172,16 @@ func (f Files) current(name string, now time.Time, user string) *x509.Certificat
 	if err != nil || c.Leaf == nil || c.Leaf.Subject.CommonName != user || now.Before(c.Leaf.NotBefore) || now.Add(time.Minute).After(c.Leaf.NotAfter) {
 		return nil
 	}
+	if !signedByFirst(c.Leaf, authorities) {
+		return nil
+	}
 	return c.Leaf
+}
+
+// signedByFirst tells whether a certificate is of the first of the authorities, which is the one that signs now.
+func signedByFirst(c *x509.Certificate, authorities []byte) bool {
+	all, err := parseCerts(authorities)
+	return err == nil && c.CheckSignatureFrom(all[0]) == nil
 }
 
 // writeKubeconfig names the kubelet's certificate by its link, so that whoever uses the kubeconfig follows its rotation.

@@ -2,8 +2,8 @@
 // must know. This package is the joining PC's side and what both sides call things; registrar is the server's.
 //
 // A PC gets three certificates. The machine certificate says which PC it is; it is requested with the token, lives as long as the CA, and can do nothing but
-// request the other two: so a PC that was off until those had expired is still known. The kubelet's client and serving certificates are requested
-// here at first and rotated by the kubelet itself.
+// request the other two and its own successor: so a PC that was off until those had expired is still known. The kubelet's client and serving certificates are requested
+// here at first and rotated by the kubelet itself. When the cluster's authorities change, each agent notices (NewFollower), starts anew, and gets all three from the new ones.
 package join
 
 // Names that both sides use.
@@ -27,8 +27,10 @@ const (
 	Namespace = "kube-system"
 	// ClusterConfigMap holds what nodes must know: the shared options (config.Config.Shared) and the keys below.
 	ClusterConfigMap = "labk-cluster"
-	KeyClientCA      = "client-ca.crt"
-	KeyVersion       = "kubernetes-version"
+	// KeyServerCA and KeyClientCA are PEM: the authority that signs now, and while it is being changed the one of before after it.
+	KeyServerCA = "server-ca.crt"
+	KeyClientCA = "client-ca.crt"
+	KeyVersion  = "kubernetes-version"
 )
 
 // Why a request is denied: the reason of its Denied condition.

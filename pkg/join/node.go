@@ -2,12 +2,15 @@ package join
 
 import (
 	"context"
+	"crypto/x509"
 	"encoding/json"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"net"
 	"net/url"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -94,34 +97,40 @@ func (j *joiner) join(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	j.known = trust.known
-	ca, err := j.findServer(ctx, trust)
+	c, err := j.connect(ctx, trust)
 	if err != nil {
 		return err
 	}
-	c := &clients{server: j.Server.String(), ca: ca, files: j.files, token: trust.token}
 	shared, err := j.learn(ctx, c)
+	if errors.Is(err, errNotAccepted) && c.token != nil { // of authorities that are not trusted any more, say
+		j.known = false
+		shared, err = j.learn(ctx, c)
+	}
 	if err != nil {
 		return err
 	}
-	cas := authorities{server: ca, client: []byte(shared[KeyClientCA])}
+	cas := authorities{server: []byte(shared[KeyServerCA]), client: []byte(shared[KeyClientCA])}
+	if len(cas.server) == 0 { // an older server
+		cas.server = c.ca
+	}
 	if j.known {
-		if err := j.files.writeCAs(cas); err != nil {
-			return err
-		}
-	} else if err := j.certifyMachine(ctx, c, cas); err != nil {
+		err = j.follow(ctx, c, cas)
+	} else {
+		err = j.certifyMachine(ctx, c, cas)
+	}
+	if err != nil {
 		return err
 	}
 	if err := j.remember(); err != nil {
 		return err
 	}
-	err = j.certify(ctx, c)
+	err = j.certify(ctx, c, cas)
 	var denied *deniedError
 	if errors.As(err, &denied) && denied.reason == ReasonReplaced && c.token != nil { // the token may give the node back
 		if err := j.certifyMachine(ctx, c, cas); err != nil {
 			return err
 		}
-		err = j.certify(ctx, c)
+		err = j.certify(ctx, c, cas)
 	}
 	if err != nil {
 		return err
@@ -129,12 +138,33 @@ func (j *joiner) join(ctx context.Context) error {
 	return j.files.writeKubeconfig(j.Server.String())
 }
 
+// connect finds the server and tells whether it is the one that this PC knows already.
+func (j *joiner) connect(ctx context.Context, t trust) (*clients, error) {
+	j.known = len(t.known) > 0 // it has patience
+	hashes := slices.Clone(t.known)
+	if t.token != nil {
+		hashes = append(hashes, t.token.CAHash)
+	}
+	cas, err := j.findServer(ctx, hashes)
+	if err != nil {
+		return nil, err
+	}
+	shown := func(hash string) bool {
+		return slices.ContainsFunc(cas, func(c *x509.Certificate) bool { return CAHash(c) == hash })
+	}
+	j.known = slices.ContainsFunc(t.known, shown)
+	if t.token != nil && !shown(t.token.CAHash) { // another cluster's: not for this server's eyes
+		t.token = nil
+	}
+	ca := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cas[0].Raw})
+	return &clients{server: j.Server.String(), ca: ca, files: j.files, token: t.token}, nil
+}
+
 // trust is by what this PC knows its server, and proves itself.
 type trust struct {
-	caHash string
-	token  *Token
-	// known: this PC has credentials of this node, in this cluster.
-	known bool
+	token *Token
+	// known are the hashes of the CAs of the cluster in which this PC has credentials of this node; none if it has none.
+	known []string
 }
 
 func (j *joiner) trust() (trust, error) {
@@ -145,7 +175,8 @@ func (j *joiner) trust() (trust, error) {
 	var t trust
 	problem := "this PC has not joined yet, and there is no token"
 	if name := j.files.joinedAs(time.Now()); len(ca) > 0 && name != "" {
-		if t.caHash, err = CAHashPEM(ca); err != nil {
+		all, err := parseCerts(ca)
+		if err != nil {
 			return trust{}, fmt.Errorf("read %s: %w: remove it, and start with a token", j.files.ServerCA, err)
 		}
 		switch {
@@ -154,14 +185,16 @@ func (j *joiner) trust() (trust, error) {
 		case name != j.Config.NodeName:
 			problem = fmt.Sprintf("this PC joined as the node %s, not as %s", name, j.Config.NodeName)
 		default:
-			t.known = true
+			for _, c := range all {
+				t.known = append(t.known, CAHash(c))
+			}
 		}
 	}
 	text, err := j.Token()
 	switch {
 	case err != nil:
 		return trust{}, err
-	case text == "" && !t.known:
+	case text == "" && len(t.known) == 0:
 		return trust{}, &config.Error{Option: "token", Problem: problem, Remedy: "run `labk token create` on the server, and give the token with --token-file or --token"}
 	case text == "":
 		return t, nil
@@ -170,19 +203,20 @@ func (j *joiner) trust() (trust, error) {
 	if err != nil {
 		return trust{}, &config.Error{Option: "token", Problem: err.Error(), Remedy: "copy the whole token that `labk token create` prints on the server"}
 	}
-	return trust{known: t.known && token.CAHash == t.caHash, token: &token, caHash: token.CAHash}, nil
+	t.token = &token
+	return t, nil
 }
 
 // findServer tries until the server answers.
-func (j *joiner) findServer(ctx context.Context, t trust) ([]byte, error) {
+func (j *joiner) findServer(ctx context.Context, hashes []string) ([]*x509.Certificate, error) {
 	began := time.Now()
 	j.mu.Lock()
 	j.told = began
 	j.mu.Unlock()
 	for {
-		ca, err := findServer(ctx, j.Server, t.caHash)
+		cas, err := findServer(ctx, j.Server, hashes...)
 		if err == nil {
-			return ca, nil
+			return cas, nil
 		}
 		var unreachable unreachableError
 		if !errors.As(err, &unreachable) || ctx.Err() != nil {
@@ -279,7 +313,7 @@ func (j *joiner) ask(ctx context.Context, with func() (*rest.Config, error), do 
 		case err == nil || ctx.Err() != nil:
 			return err
 		case apierrors.IsUnauthorized(err) && cfg.BearerToken == "":
-			return errors.New("the server does not accept this PC's certificate: give it a new token (run `labk token create` on the server)")
+			return errNotAccepted
 		case apierrors.IsUnauthorized(err) && waited > grace:
 			return errors.New("the server does not know the token: it has expired or was deleted, or a character is wrong: run `labk token create` on the server for a new one")
 		case waited > patience && (apierrors.IsForbidden(err) || !j.known):
@@ -288,6 +322,8 @@ func (j *joiner) ask(ctx context.Context, with func() (*rest.Config, error), do 
 		j.wait(ctx, between, "the server is not ready yet: %v", err)
 	}
 }
+
+var errNotAccepted = errors.New("the server does not accept this PC's certificate: give it a new token (run `labk token create` on the server)")
 
 // grace is for how long a server that has just started may not know a token that is good.
 const grace = 3 * time.Second

@@ -8,14 +8,17 @@ import (
 	"crypto/x509/pkix"
 	"encoding/pem"
 	"errors"
+	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/labk/labk/pkg/config"
 	"github.com/labk/labk/pkg/paths"
+	"github.com/labk/labk/pkg/pki"
 )
 
 func TestCheckSkew(t *testing.T) {
@@ -92,7 +95,7 @@ func TestTrust(t *testing.T) {
 		"new, half a token":         {token: "labk1-", want: "copy the whole token"},
 		"joined, no token":          {joined: "pc", machine: pc, known: true},
 		"joined, own token":         {joined: "pc", machine: pc, token: whole, known: true},
-		"joined, other cluster":     {joined: "pc", machine: pc, token: someToken.String()},
+		"joined, other cluster":     {joined: "pc", machine: pc, token: someToken.String(), known: true}, // which of the two, the server shows
 		"re-installed":              {joined: "pc", machine: Machine{ID: "other", MACs: []string{"a"}}, known: true},
 		"copied, no token":          {joined: "pc", machine: Machine{ID: "id", MACs: []string{"b"}}, want: "copy of another PC's"},
 		"copied":                    {joined: "pc", machine: Machine{ID: "id", MACs: []string{"b"}}, token: whole},
@@ -129,11 +132,11 @@ func TestTrust(t *testing.T) {
 				}
 				return
 			}
-			if err != nil || got.known != tc.known || (got.token != nil) != (text != "") {
+			if err != nil || (got.token != nil) != (text != "") {
 				t.Fatalf("got %+v, %v", got, err)
 			}
-			if got.token != nil && got.caHash != got.token.CAHash || got.token == nil && got.caHash != own {
-				t.Errorf("it would trust the CA %s", got.caHash)
+			if known := slices.Equal(got.known, []string{own}); known != tc.known || !known && len(got.known) > 0 {
+				t.Errorf("it knows the CAs %v", got.known)
 			}
 		})
 	}
@@ -173,6 +176,10 @@ func TestKeep(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	ca, err := os.ReadFile(files.ClientCA)
+	if err != nil {
+		t.Fatal(err)
+	}
 	old, other := filepath.Join(files.Dir, clientStore+"-2025-01-01-00-00-00.pem"), filepath.Join(files.Dir, servingStore+"-2025-01-01-00-00-00.pem")
 	for _, path := range []string{old, other} {
 		if err := os.WriteFile(path, append(cert, key...), 0o600); err != nil {
@@ -185,16 +192,109 @@ func TestKeep(t *testing.T) {
 	if err := files.keep(clientStore, cert, key); err != nil {
 		t.Fatal(err)
 	}
-	if got := files.current(clientStore, time.Now(), MachineUser+"pc"); got == nil {
+	if got := files.current(clientStore, time.Now(), MachineUser+"pc", ca); got == nil {
 		t.Error("it is not the current one")
 	}
-	if files.current(clientStore, time.Now(), MachineUser+"other") != nil || files.current(servingStore, time.Now(), MachineUser+"pc") != nil {
+	if files.current(clientStore, time.Now(), MachineUser+"other", ca) != nil || files.current(servingStore, time.Now(), MachineUser+"pc", ca) != nil {
 		t.Error("another's is the current one")
+	}
+	successor, err := os.ReadFile(makeCA(t, "client-ca", time.Now).Cert)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if files.current(clientStore, time.Now(), MachineUser+"pc", append(successor, ca...)) != nil {
+		t.Error("one of the authority of before is the current one")
 	}
 	if _, err := os.Stat(old); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("the old one: %v", err)
 	}
 	if _, err := os.Stat(other); err != nil {
 		t.Errorf("the other store's: %v", err)
+	}
+}
+
+// A server whose authorities were changed is found by who knows those of before, and by who knows the present ones; whose token is another cluster's does not show it there.
+func TestConnect(t *testing.T) {
+	store := pki.NewStore(t.TempDir(), time.Now)
+	for _, name := range []string{pki.ServerCA, pki.ClientCA, pki.RequestHeaderCA} {
+		if _, err := store.CA(name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := store.SigningKey(); err != nil {
+		t.Fatal(err)
+	}
+	hash := func() string {
+		ca, err := store.CA(pki.ServerCA)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return CAHash(ca.Certificate())
+	}
+	before := hash()
+	if err := errors.Join(store.Begin(), store.Resume(), store.Finish()); err != nil {
+		t.Fatal(err)
+	}
+	present := hash()
+	ca, err := store.CA(pki.ServerCA)
+	if err != nil {
+		t.Fatal(err)
+	}
+	u, _ := listen(t, serving(t, ca, pki.Leaf{IPs: []net.IP{net.IPv4(127, 0, 0, 1)}}))
+	for name, tc := range map[string]struct {
+		known []string
+		token string // the CA that it names
+		still bool   // it is the server of before
+		kept  bool   // the token may be shown
+		want  string // part of the error
+	}{
+		"new":                          {token: present, kept: true},
+		"new, token of before":         {token: before, kept: true},
+		"new, token of another":        {token: otherHash, want: "not the server that the token is for"},
+		"knows that of before":         {known: []string{before}, still: true},
+		"knows both":                   {known: []string{present, before}, still: true},
+		"knows the present":            {known: []string{present}, still: true},
+		"has its token of before":      {known: []string{present}, token: before, still: true, kept: true},
+		"has a token of another":       {known: []string{present}, token: otherHash, still: true},
+		"knows another, token of here": {known: []string{otherHash}, token: present, kept: true},
+		"knows another":                {known: []string{otherHash}, want: "not the server"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			j := &joiner{Options: Options{Server: u, Say: t.Logf}}
+			given := trust{known: tc.known}
+			if tc.token != "" {
+				given.token = &Token{CAHash: tc.token}
+			}
+			c, err := j.connect(t.Context(), given)
+			if tc.want != "" {
+				if err == nil || !strings.Contains(err.Error(), tc.want) {
+					t.Errorf("got %v, want %q", err, tc.want)
+				}
+				return
+			}
+			if err != nil || j.known != tc.still || (c.token != nil) != tc.kept {
+				t.Errorf("known: %v, client: %+v, %v", j.known, c, err)
+			}
+		})
+	}
+}
+
+func TestDiffers(t *testing.T) {
+	files := NodeFiles(paths.Data(t.TempDir()))
+	if err := files.writeCAs(authorities{[]byte("s"), []byte("c")}); err != nil {
+		t.Fatal(err)
+	}
+	for name, tc := range map[string]struct {
+		shared map[string]string
+		want   bool
+	}{
+		"the same":        {map[string]string{KeyServerCA: "s", KeyClientCA: "c"}, false},
+		"an older server": {map[string]string{KeyClientCA: "c"}, false},
+		"another server":  {map[string]string{KeyServerCA: "s2", KeyClientCA: "c"}, true},
+		"another client":  {map[string]string{KeyServerCA: "s", KeyClientCA: "c2"}, true},
+	} {
+		if got, err := files.differs(tc.shared); err != nil || got != tc.want {
+			t.Errorf("%s: %v, %v", name, got, err)
+		}
 	}
 }

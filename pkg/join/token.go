@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"math/big"
 	"regexp"
+	"slices"
 	"strings"
 )
 
@@ -70,15 +71,16 @@ func NewToken(caHash string) (Token, error) {
 }
 
 // TokenOf makes the token that a server was configured with: a whole one, a bootstrap token ID.SECRET, or a passphrase, of which always the same bootstrap token
-// is made.
-func TokenOf(configured, caHash string) (Token, error) {
+// is made. The token names the CA with the hash; a whole one may have named one of the former CAs.
+func TokenOf(configured, caHash string, former ...string) (Token, error) {
 	configured = strings.TrimSpace(configured)
 	switch {
 	case strings.HasPrefix(configured, tokenPrefix):
 		t, err := ParseToken(configured)
-		if err == nil && t.CAHash != caHash {
+		if err == nil && t.CAHash != caHash && !slices.Contains(former, t.CAHash) {
 			err = errors.New("it is of another cluster: the CA that it names is not this server's")
 		}
+		t.CAHash = caHash
 		return t, err
 	case bootstrapForm.MatchString(configured):
 		id, secret, _ := strings.Cut(configured, ".")
@@ -112,15 +114,29 @@ func CAHash(ca *x509.Certificate) string {
 
 // CAHashPEM is CAHash of the first certificate in PEM text.
 func CAHashPEM(text []byte) (string, error) {
-	block, _ := pem.Decode(text)
-	if block == nil || block.Type != "CERTIFICATE" {
-		return "", errors.New("no certificate in it")
-	}
-	cert, err := x509.ParseCertificate(block.Bytes)
+	all, err := parseCerts(text)
 	if err != nil {
 		return "", err
 	}
-	return CAHash(cert), nil
+	return CAHash(all[0]), nil
+}
+
+// parseCerts reads the certificates in PEM text, which are one or more.
+func parseCerts(text []byte) (all []*x509.Certificate, err error) {
+	for block, rest := pem.Decode(text); block != nil; block, rest = pem.Decode(rest) {
+		if block.Type != "CERTIFICATE" {
+			continue
+		}
+		c, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, c)
+	}
+	if len(all) == 0 {
+		return nil, errors.New("no certificate in it")
+	}
+	return all, nil
 }
 
 func randomText(length int) (string, error) {

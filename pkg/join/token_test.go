@@ -85,6 +85,14 @@ func TestTokenOf(t *testing.T) {
 	}
 }
 
+// A token of before the authorities were changed is good, and names the present one from then on.
+func TestTokenOfFormer(t *testing.T) {
+	old := Token{CAHash: otherHash, ID: someToken.ID, Secret: someToken.Secret}
+	if got, err := TokenOf(old.String(), someHash, otherHash); err != nil || got != someToken {
+		t.Errorf("got %+v, %v", got, err)
+	}
+}
+
 func TestNewToken(t *testing.T) {
 	seen := map[string]bool{}
 	for range 100 {

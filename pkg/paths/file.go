@@ -33,6 +33,14 @@ func WriteFile(path string, data []byte, mode fs.FileMode) error {
 	return SyncDir(dir)
 }
 
+// Rename gives a file or folder another name in the same folder, and returns when that outlasts a power cut.
+func Rename(from, to string) error {
+	if err := os.Rename(from, to); err != nil {
+		return err
+	}
+	return SyncDir(filepath.Dir(to))
+}
+
 // SyncDir makes a new name in the folder outlast a power cut.
 func SyncDir(dir string) error {
 	d, err := os.Open(dir)

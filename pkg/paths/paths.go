@@ -18,6 +18,9 @@ const (
 // Previous is where the program that was replaced last is kept: in the folder of the one in use, so that one rename brings it back.
 func Previous(program string) string { return filepath.Join(filepath.Dir(program), ".labk.previous") }
 
+// Staged is where a new program is put before it takes the place of the one in use.
+func Staged(program string) string { return filepath.Join(filepath.Dir(program), ".labk.new") }
+
 // Data is the data folder (config.Config.DataDir).
 type Data string
 

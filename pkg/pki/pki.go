@@ -1,5 +1,5 @@
 // Package pki keeps the cluster's certificate authorities and issues leaves from them. Files are PEM; keys are ECDSA P-256 in
-// PKCS #8, mode 0600. Everything here may be called again at every start: what is there and still good is kept.
+// PKCS #8, mode 0600. Everything here may be called again and again, also beside those who use the files: what is there and still good is kept.
 package pki
 
 import (
@@ -13,11 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"math/big"
-	"net"
-	"os"
 	"path/filepath"
-	"slices"
 	"time"
 
 	"github.com/labk/labk/pkg/paths"
@@ -28,16 +24,23 @@ const (
 	leafLife = 365 * 24 * time.Hour
 	// backdate lets certificates work on machines whose clocks are a little behind.
 	backdate = 5 * time.Minute
+
+	authorityUsage = x509.KeyUsageCertSign | x509.KeyUsageDigitalSignature | x509.KeyUsageCRLSign
 )
 
 // Store is a folder of authorities and leaves. Its methods must not be called concurrently for the same name.
 type Store struct {
+	// LeafLife is for how long leaves are issued: a year.
+	LeafLife time.Duration
+
 	dir string
 	now func() time.Time
 }
 
 // NewStore returns the store in dir, which is made when the first certificate is. now tells the time (time.Now).
-func NewStore(dir string, now func() time.Time) *Store { return &Store{dir: dir, now: now} }
+func NewStore(dir string, now func() time.Time) *Store {
+	return &Store{LeafLife: leafLife, dir: dir, now: now}
+}
 
 // CA is a certificate authority.
 type CA struct {
@@ -45,27 +48,22 @@ type CA struct {
 	store *Store
 	cert  *x509.Certificate
 	key   crypto.Signer
+	// former is the authority before this one, and cross this one signed by it; nil if there is none.
+	former, cross *x509.Certificate
 }
 
-// Leaf describes a certificate to issue. Without SANs it is for clients only, with them also for serving.
-type Leaf struct {
-	// Name of the files, without ending.
-	Name         string
-	CommonName   string
-	Organization []string
-	DNSNames     []string
-	IPs          []net.IP
-}
-
-// Pair names the files of a certificate of this store, whether they are there or not.
-func (s *Store) Pair(name string) paths.Pair {
+// Authority names the files of an authority of this store, whether they are there or not.
+func (s *Store) Authority(name string) paths.Pair {
 	return paths.Pair{Cert: filepath.Join(s.dir, name+".crt"), Key: filepath.Join(s.dir, name+".key")}
 }
+
+// Certificate is the authority's own.
+func (c *CA) Certificate() *x509.Certificate { return c.cert }
 
 // CA loads the authority called name, or makes it if neither of its files is there. A half or unreadable one is an error:
 // making it anew would lock out every node and client of the cluster.
 func (s *Store) CA(name string) (*CA, error) {
-	p := s.Pair(name)
+	p := s.Authority(name)
 	cert, key, err := load(p)
 	switch {
 	case err == nil:
@@ -73,59 +71,39 @@ func (s *Store) CA(name string) (*CA, error) {
 			return nil, fmt.Errorf("load certificate authority %s: it begins at %s, and this machine's clock says %s: set the clock",
 				p.Cert, cert.NotBefore.Format(time.RFC3339), s.now().UTC().Format(time.RFC3339))
 		}
-		return &CA{Pair: p, store: s, cert: cert, key: key}, nil
+		if s.now().After(cert.NotAfter) {
+			return nil, fmt.Errorf("load certificate authority %s: it ended at %s, and this machine's clock says %s: set the clock, or run `labk certificate rotate-ca`",
+				p.Cert, cert.NotAfter.Format(time.RFC3339), s.now().UTC().Format(time.RFC3339))
+		}
+		return (&CA{Pair: p, store: s, cert: cert, key: key}).complete(name)
 	case missing(p.Cert) && missing(p.Key):
 	default:
 		return nil, fmt.Errorf("load certificate authority %s: %w: restore both of its files from a copy", p.Cert, err)
 	}
+	if cert, key, err = s.newAuthority(p, name); err != nil {
+		return nil, fmt.Errorf("make certificate authority %s: %w", name, err)
+	}
+	return (&CA{Pair: p, store: s, cert: cert, key: key}).complete(name)
+}
+
+// newAuthority makes an authority and writes its files.
+func (s *Store) newAuthority(p paths.Pair, name string) (*x509.Certificate, crypto.Signer, error) {
 	now := s.now()
-	template := &x509.Certificate{
+	cert, key, err := sign(&x509.Certificate{
 		Subject:               pkix.Name{CommonName: fmt.Sprintf("labk-%s@%d", name, now.Unix())},
 		NotBefore:             now.Add(-backdate),
 		NotAfter:              now.Add(caLife),
-		KeyUsage:              x509.KeyUsageCertSign | x509.KeyUsageDigitalSignature | x509.KeyUsageCRLSign,
+		KeyUsage:              authorityUsage,
 		IsCA:                  true,
 		BasicConstraintsValid: true,
+	}, nil, nil)
+	if err != nil {
+		return nil, nil, err
 	}
-	if err := s.issue(p, template, nil, nil); err != nil {
-		return nil, fmt.Errorf("make certificate authority %s: %w", name, err)
+	if err := writeKey(p.Key, key); err != nil {
+		return nil, nil, err
 	}
-	if cert, key, err = load(p); err != nil {
-		return nil, fmt.Errorf("make certificate authority %s: %w", name, err)
-	}
-	return &CA{Pair: p, store: s, cert: cert, key: key}, nil
-}
-
-// Issue makes sure that the leaf is there: signed by this authority, with everything that l asks for, and with at least a third of
-// its life left. Otherwise it is issued anew.
-func (c *CA) Issue(l Leaf) (paths.Pair, error) { return c.IssueIn(c.store.dir, l) }
-
-// IssueIn is Issue into another folder.
-func (c *CA) IssueIn(dir string, l Leaf) (paths.Pair, error) {
-	p := NewStore(dir, c.store.now).Pair(l.Name)
-	if cert, _, err := load(p); err == nil && c.good(cert, l) {
-		return p, nil
-	}
-	now := c.store.now()
-	template := &x509.Certificate{
-		Subject:     pkix.Name{CommonName: l.CommonName, Organization: l.Organization},
-		NotBefore:   now.Add(-backdate),
-		NotAfter:    now.Add(leafLife),
-		KeyUsage:    x509.KeyUsageDigitalSignature,
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
-		DNSNames:    l.DNSNames,
-		IPAddresses: l.IPs,
-	}
-	if l.serves() {
-		template.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}
-	}
-	if template.NotAfter.After(c.cert.NotAfter) {
-		template.NotAfter = c.cert.NotAfter
-	}
-	if err := c.store.issue(p, template, c.cert, c.key); err != nil {
-		return paths.Pair{}, fmt.Errorf("issue certificate %s: %w", l.Name, err)
-	}
-	return p, nil
+	return cert, key, paths.WriteFile(p.Cert, encode(cert), 0o644)
 }
 
 // SignRequest signs a client certificate for the subject and key of a certificate signing request (PEM), for as long as the authority itself lives, and
@@ -146,132 +124,40 @@ func (c *CA) SignRequest(request []byte) ([]byte, error) {
 		Subject: r.Subject, NotBefore: c.store.now().Add(-backdate), NotAfter: c.cert.NotAfter,
 		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
 	}
-	if template.SerialNumber, err = serial(); err != nil {
-		return nil, err
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, c.cert, r.PublicKey, c.key)
+	cert, err := signKey(template, r.PublicKey, c.cert, c.key)
 	if err != nil {
 		return nil, fmt.Errorf("sign a certificate request: %w", err)
 	}
-	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), nil
+	return encode(cert), nil
 }
 
-func serial() (*big.Int, error) { return rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 127)) }
-
-func (l Leaf) serves() bool { return len(l.DNSNames)+len(l.IPs) > 0 }
-
-func (c *CA) good(cert *x509.Certificate, l Leaf) bool {
-	now := c.store.now()
-	if now.Before(cert.NotBefore) || now.After(cert.NotAfter.Add(-leafLife/3)) {
-		return false
-	}
-	if cert.CheckSignatureFrom(c.cert) != nil || cert.Subject.CommonName != l.CommonName || !slices.Equal(cert.Subject.Organization, l.Organization) {
-		return false
-	}
-	return slices.Equal(cert.DNSNames, l.DNSNames) && slices.EqualFunc(cert.IPAddresses, l.IPs, net.IP.Equal)
-}
-
-// issue makes a key and a certificate for it and writes both; without a parent it is self-signed.
-func (s *Store) issue(p paths.Pair, template, parent *x509.Certificate, signer crypto.Signer) error {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return err
-	}
-	if template.SerialNumber, err = serial(); err != nil {
-		return err
-	}
-	if parent == nil {
-		parent, signer = template, key
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, parent, key.Public(), signer)
-	if err != nil {
-		return err
-	}
-	if err := writeKey(p.Key, key); err != nil {
-		return err
-	}
-	chain := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
-	if slices.Contains(template.ExtKeyUsage, x509.ExtKeyUsageServerAuth) {
-		// A PC that joins knows the authority by its hash alone, and must be shown it.
-		chain = append(chain, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: parent.Raw})...)
-	}
-	return paths.WriteFile(p.Cert, chain, 0o644)
-}
-
-// SigningKey makes sure that there is a key pair for signing service-account tokens and returns its two files: Cert is the
-// public key, PKIX PEM.
-func (s *Store) SigningKey(name string) (paths.Pair, error) {
-	p := paths.Pair{Cert: filepath.Join(s.dir, name+".pub"), Key: filepath.Join(s.dir, name+".key")}
+// SigningKey makes sure that there is a key pair for signing service accounts' tokens and returns its two files: Cert is the public key, PKIX PEM, followed during
+// a rotation by the one of before.
+func (s *Store) SigningKey() (paths.Pair, error) {
+	p := s.SigningPair()
 	key, err := loadKey(p.Key)
 	if errors.Is(err, fs.ErrNotExist) {
 		made, genErr := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 		if genErr != nil {
-			return paths.Pair{}, fmt.Errorf("make key %s: %w", name, genErr)
+			return paths.Pair{}, fmt.Errorf("make key %s: %w", p.Key, genErr)
 		}
 		key, err = made, writeKey(p.Key, made)
 	}
 	if err != nil {
 		return paths.Pair{}, fmt.Errorf("key %s: %w", p.Key, err)
 	}
-	der, err := x509.MarshalPKIXPublicKey(key.Public())
+	public, err := encodePublic(key.Public())
 	if err != nil {
 		return paths.Pair{}, fmt.Errorf("key %s: %w", p.Key, err)
 	}
-	return p, paths.WriteFile(p.Cert, pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}), 0o644)
+	old, err := s.formerKey()
+	if err != nil {
+		return paths.Pair{}, err
+	}
+	return p, paths.WriteFile(p.Cert, append(public, old...), 0o644)
 }
 
-func load(p paths.Pair) (*x509.Certificate, crypto.Signer, error) {
-	data, err := os.ReadFile(p.Cert)
-	if err != nil {
-		return nil, nil, err
-	}
-	block, _ := pem.Decode(data)
-	if block == nil || block.Type != "CERTIFICATE" {
-		return nil, nil, fmt.Errorf("%s holds no certificate", p.Cert)
-	}
-	cert, err := x509.ParseCertificate(block.Bytes)
-	if err != nil {
-		return nil, nil, fmt.Errorf("%s: %w", p.Cert, err)
-	}
-	key, err := loadKey(p.Key)
-	if err != nil {
-		return nil, nil, err
-	}
-	if public, ok := cert.PublicKey.(interface{ Equal(crypto.PublicKey) bool }); !ok || !public.Equal(key.Public()) {
-		return nil, nil, fmt.Errorf("%s is not the key of %s", p.Key, p.Cert)
-	}
-	return cert, key, nil
-}
-
-func loadKey(path string) (crypto.Signer, error) {
-	data, err := os.ReadFile(path)
-	if err != nil {
-		return nil, err
-	}
-	block, _ := pem.Decode(data)
-	if block == nil {
-		return nil, fmt.Errorf("%s holds no key", path)
-	}
-	key, err := x509.ParsePKCS8PrivateKey(block.Bytes)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
-	}
-	signer, ok := key.(crypto.Signer)
-	if !ok {
-		return nil, fmt.Errorf("%s holds a key that can't sign", path)
-	}
-	return signer, nil
-}
-
-func writeKey(path string, key crypto.Signer) error {
-	der, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		return err
-	}
-	return paths.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), 0o600)
-}
-
-func missing(path string) bool {
-	_, err := os.Stat(path)
-	return errors.Is(err, fs.ErrNotExist)
+// SigningPair names SigningKey's files, whether they are there or not.
+func (s *Store) SigningPair() paths.Pair {
+	return paths.Pair{Cert: filepath.Join(s.dir, ServiceAccount+".pub"), Key: filepath.Join(s.dir, ServiceAccount+".key")}
 }

@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"net"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -43,7 +44,7 @@ var serving = Leaf{Name: "api", CommonName: "api", DNSNames: []string{"localhost
 func TestServingLeafIsTrusted(t *testing.T) {
 	s, c := newStore(t)
 	ca := mustCA(t, s, "server-ca")
-	p, err := ca.Issue(serving)
+	p, _, err := ca.Issue(serving, false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -73,20 +74,26 @@ func TestWhatIsGoodIsKept(t *testing.T) {
 	for name, tc := range map[string]struct {
 		later  time.Duration
 		change func(*Leaf)
+		anew   bool
 		kept   bool
 	}{
-		"unchanged":      {0, func(*Leaf) {}, true},
-		"half its life":  {leafLife / 2, func(*Leaf) {}, true},
-		"near its end":   {leafLife * 3 / 4, func(*Leaf) {}, false},
-		"expired":        {2 * leafLife, func(*Leaf) {}, false},
-		"other address":  {0, func(l *Leaf) { l.IPs = []net.IP{net.IPv4(10, 0, 0, 1)} }, false},
-		"other name":     {0, func(l *Leaf) { l.DNSNames = []string{"x"} }, false},
-		"other identity": {0, func(l *Leaf) { l.CommonName = "x" }, false},
-		"other group":    {0, func(l *Leaf) { l.Organization = []string{"x"} }, false},
+		"unchanged":          {0, func(*Leaf) {}, false, true},
+		"wanted anew":        {0, func(*Leaf) {}, true, false},
+		"before two thirds":  {leafLife*2/3 - 10*time.Minute, func(*Leaf) {}, false, true},
+		"after two thirds":   {leafLife * 2 / 3, func(*Leaf) {}, false, false},
+		"expired":            {2 * leafLife, func(*Leaf) {}, false, false},
+		"from the future":    {-time.Hour, func(*Leaf) {}, false, false},
+		"other address":      {0, func(l *Leaf) { l.IPs = []net.IP{net.IPv4(10, 0, 0, 1)} }, false, false},
+		"other name":         {0, func(l *Leaf) { l.DNSNames = []string{"x"} }, false, false},
+		"other identity":     {0, func(l *Leaf) { l.CommonName = "x" }, false, false},
+		"other organization": {0, func(l *Leaf) { l.Organization = []string{"x"} }, false, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s, c := newStore(t)
-			p, err := mustCA(t, s, "ca").Issue(serving)
+			c.now = c.now.Add(-24 * time.Hour)
+			mustCA(t, s, "ca")
+			c.now = c.now.Add(24 * time.Hour)
+			p, _, err := mustCA(t, s, "ca").Issue(serving, false)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -94,8 +101,9 @@ func TestWhatIsGoodIsKept(t *testing.T) {
 			c.now = c.now.Add(tc.later)
 			l := serving
 			tc.change(&l)
-			if _, err := mustCA(t, s, "ca").Issue(l); err != nil {
-				t.Fatal(err)
+			_, issued, err := mustCA(t, s, "ca").Issue(l, tc.anew)
+			if err != nil || issued == tc.kept {
+				t.Fatalf("issued: %v, %v", issued, err)
 			}
 			if kept := read(t, p.Cert) == before; kept != tc.kept {
 				t.Errorf("kept: %v, want %v", kept, tc.kept)
@@ -106,12 +114,12 @@ func TestWhatIsGoodIsKept(t *testing.T) {
 
 func TestLeafOfAnotherAuthorityIsIssuedAnew(t *testing.T) {
 	s, _ := newStore(t)
-	p, err := mustCA(t, s, "one").Issue(serving)
+	p, _, err := mustCA(t, s, "one").Issue(serving, false)
 	if err != nil {
 		t.Fatal(err)
 	}
 	before := read(t, p.Cert)
-	if _, err := mustCA(t, s, "two").Issue(serving); err != nil {
+	if _, _, err := mustCA(t, s, "two").Issue(serving, false); err != nil {
 		t.Fatal(err)
 	}
 	if read(t, p.Cert) == before {
@@ -155,12 +163,72 @@ func TestClockBeforeTheAuthority(t *testing.T) {
 
 func TestSigningKeyIsKept(t *testing.T) {
 	s, _ := newStore(t)
-	p, err := s.SigningKey("service-account")
+	p, err := s.SigningKey()
 	if err != nil {
 		t.Fatal(err)
 	}
 	before := read(t, p.Key) + read(t, p.Cert)
-	if _, err := s.SigningKey("service-account"); err != nil || read(t, p.Key)+read(t, p.Cert) != before {
+	if _, err := s.SigningKey(); err != nil || read(t, p.Key)+read(t, p.Cert) != before {
 		t.Errorf("changed: %v", err)
+	}
+}
+
+// A server that was off for two years has new leaves at its start; one that runs renews them for as long as its authority lives.
+func TestLeavesOverTheYears(t *testing.T) {
+	s, c := newStore(t)
+	ca := mustCA(t, s, "ca")
+	end := ca.cert.NotAfter
+	valid := func() *x509.Certificate {
+		t.Helper()
+		p, _, err := mustCA(t, s, "ca").Issue(serving, false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		certs, err := loadCerts(p.Cert)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if c.now.Before(certs[0].NotBefore) || c.now.After(certs[0].NotAfter) {
+			t.Fatalf("at %v it is valid from %v to %v", c.now, certs[0].NotBefore, certs[0].NotAfter)
+		}
+		return certs[0]
+	}
+	first := valid()
+	c.now = c.now.Add(2 * leafLife)
+	if valid().Equal(first) {
+		t.Error("the old one was kept")
+	}
+	issued := 0
+	for last := valid(); c.now.Before(end); c.now = c.now.Add(6 * time.Hour) {
+		if now := valid(); !now.Equal(last) {
+			if left := last.NotAfter.Sub(c.now); left < leafLife/4 {
+				t.Errorf("renewed %v before its end", left)
+			}
+			last, issued = now, issued+1
+		}
+	}
+	if issued < 11 || issued > 12 { // eight years of eight months each
+		t.Errorf("issued %d times", issued)
+	}
+	c.now = end.Add(time.Hour)
+	if _, err := s.CA("ca"); err == nil || !strings.Contains(err.Error(), "rotate-ca") {
+		t.Errorf("an authority that has ended: %v", err)
+	}
+}
+
+// Older versions of labk had a file for the certificate and one for the key.
+func TestTwoFilesBecomeOne(t *testing.T) {
+	s, _ := newStore(t)
+	ca := mustCA(t, s, "ca")
+	for _, ending := range []string{".crt", ".key"} {
+		if err := os.WriteFile(filepath.Join(s.dir, serving.Name+ending), []byte("x"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, _, err := ca.Issue(serving, false); err != nil {
+		t.Fatal(err)
+	}
+	if files, _ := filepath.Glob(filepath.Join(s.dir, serving.Name+".*")); len(files) != 1 {
+		t.Errorf("there are %v", files)
 	}
 }

@@ -8,13 +8,14 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
+	"sync"
 	"time"
+
+	"k8s.io/client-go/transport"
 
 	"github.com/labk/labk/pkg/config"
 	"github.com/labk/labk/pkg/controlplane"
 	"github.com/labk/labk/pkg/join"
-	"github.com/labk/labk/pkg/kubeconfig"
 	"github.com/labk/labk/pkg/paths"
 	"github.com/labk/labk/pkg/pki"
 )
@@ -30,52 +31,58 @@ type identity struct {
 	credentials controlplane.Credentials
 	clientCA    *pki.CA    // from ensure on
 	token       join.Token // from ensure on
+
+	issuing sync.Mutex // held by whoever uses the store, once the server has started
 }
 
-func newIdentity(cfg *config.Config, data paths.Data, node net.IP) *identity {
+func newIdentity(cfg *config.Config, data paths.Data, node net.IP) (*identity, error) {
 	s := pki.NewStore(data.ServerTLS(), time.Now)
+	if err := shortenLife(s); err != nil {
+		return nil, err
+	}
 	etc := data.ServerEtc()
-	serviceAccount := s.Pair("service-account")
-	serviceAccount.Cert = filepath.Join(data.ServerTLS(), "service-account.pub")
 	return &identity{
 		cfg: cfg, data: data, node: node, store: s,
 		credentials: controlplane.Credentials{
-			ServerCA: s.Pair("server-ca"), ClientCA: s.Pair("client-ca"), RequestHeaderCA: s.Pair("request-header-ca"),
-			Serving: s.Pair("kube-apiserver"), Kubelet: s.Pair("kube-apiserver-kubelet"), Proxy: s.Pair("kube-apiserver-proxy"),
-			ServiceAccount:    serviceAccount,
+			ServerCA: s.Authority(pki.ServerCA), ClientCA: s.Authority(pki.ClientCA),
+			TrustedServers: s.Trust(pki.ServerCA), TrustedClients: s.Trust(pki.ClientCA), TrustedProxies: s.Trust(pki.RequestHeaderCA),
+			Serving: s.Leaf("kube-apiserver"), Kubelet: s.Leaf("kube-apiserver-kubelet"), Proxy: s.Leaf("kube-apiserver-proxy"),
+			ServiceAccount:    s.SigningPair(),
 			ControllerManager: filepath.Join(etc, "kube-controller-manager.kubeconfig"),
 			Scheduler:         filepath.Join(etc, "kube-scheduler.kubeconfig"),
 			System:            filepath.Join(etc, "system.kubeconfig"),
 		},
-	}
+	}, nil
 }
 
-// ensure makes what is missing or near its end.
-func (i *identity) ensure() error {
-	serverCA, err := i.store.CA("server-ca")
+// shortenLife makes leaves live for $LABK_TEST_LEAF_LIFE: no test can wait eight months for a renewal. Upstream's clients look for a new certificate every five
+// minutes, which has to be sooner then.
+func shortenLife(s *pki.Store) error {
+	text := os.Getenv("LABK_TEST_LEAF_LIFE")
+	if text == "" {
+		return nil
+	}
+	life, err := time.ParseDuration(text)
 	if err != nil {
+		return fmt.Errorf("read LABK_TEST_LEAF_LIFE: %w", err)
+	}
+	s.LeafLife = life
+	transport.CertCallbackRefreshDuration = min(transport.CertCallbackRefreshDuration, life/20)
+	return nil
+}
+
+// ensure makes what is missing or due for renewal, and goes on with a change of authorities.
+func (i *identity) ensure() (err error) {
+	if err := i.store.Resume(); err != nil {
 		return err
 	}
-	if i.clientCA, err = i.store.CA("client-ca"); err != nil {
+	if i.clientCA, err = i.store.CA(pki.ClientCA); err != nil {
 		return err
 	}
-	proxyCA, err := i.store.CA("request-header-ca")
-	if err != nil {
+	if _, err := i.store.SigningKey(); err != nil {
 		return err
 	}
-	if _, err := i.store.SigningKey("service-account"); err != nil {
-		return err
-	}
-	if _, err := proxyCA.Issue(pki.Leaf{Name: "kube-apiserver-proxy", CommonName: controlplane.ProxyClientName}); err != nil {
-		return err
-	}
-	if _, err := i.clientCA.Issue(pki.Leaf{Name: "kube-apiserver-kubelet", CommonName: "labk:kube-apiserver"}); err != nil {
-		return err
-	}
-	if err := i.ensureServing(serverCA); err != nil {
-		return err
-	}
-	if err := i.ensureClients(i.clientCA); err != nil {
+	if _, err := i.renew(false); err != nil {
 		return err
 	}
 	if err := controlplane.EnsureEncryption(i.data.Encryption()); err != nil {
@@ -105,52 +112,18 @@ func (i *identity) apiAddresses() []net.IP {
 	return append(ips, i.cfg.APIServiceIP()) // last: of no use to people who read which addresses there are
 }
 
-func (i *identity) ensureServing(ca *pki.CA) error {
-	_, err := ca.Issue(pki.Leaf{Name: "kube-apiserver", CommonName: "kube-apiserver", DNSNames: i.apiNames(), IPs: i.apiAddresses()})
-	return err
-}
-
-func (i *identity) ensureClients(ca *pki.CA) error {
-	mode, err := strconv.ParseUint(i.cfg.WriteKubeconfigMode, 8, 32)
-	if err != nil {
-		return err
-	}
-	tls := i.data.ServerTLS()
-	for _, c := range []struct {
-		leaf pki.Leaf
-		dir  string
-		path string
-		mode fs.FileMode
-	}{
-		{pki.Leaf{Name: "kube-controller-manager", CommonName: "system:kube-controller-manager"}, tls, i.credentials.ControllerManager, 0o600},
-		{pki.Leaf{Name: "kube-scheduler", CommonName: "system:kube-scheduler"}, tls, i.credentials.Scheduler, 0o600},
-		{pki.Leaf{Name: "system", CommonName: "labk:system", Organization: []string{"system:masters"}}, tls, i.credentials.System, 0o600},
-		// Not system:masters: a right that is bound can also be taken away again.
-		{pki.Leaf{Name: "admin", CommonName: "admin", Organization: []string{"labk:cluster-admins"}}, tls, i.cfg.WriteKubeconfig, fs.FileMode(mode)},
-	} {
-		pair, err := ca.IssueIn(c.dir, c.leaf)
-		if err != nil {
-			return err
-		}
-		o := kubeconfig.Options{Server: controlplane.URL(i.cfg), CA: i.credentials.ServerCA.Cert, Cert: pair.Cert, Key: pair.Key, Mode: c.mode}
-		if err := kubeconfig.Write(c.path, o); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // ensureToken makes sure that there is a token for ever: the configured one, else the one that is there, else a new one. It is kept whole, to be given to
 // other PCs as it is.
 func (i *identity) ensureToken() error {
 	path := i.data.Token()
-	ca, err := os.ReadFile(i.credentials.ServerCA.Cert)
+	ca, err := i.store.CA(pki.ServerCA)
 	if err != nil {
 		return err
 	}
-	hash, err := join.CAHashPEM(ca)
-	if err != nil {
-		return fmt.Errorf("read %s: %w", i.credentials.ServerCA.Cert, err)
+	hash := join.CAHash(ca.Certificate())
+	var former []string
+	if ca.Former() != nil {
+		former = append(former, join.CAHash(ca.Former()))
 	}
 	configured, err := i.cfg.ReadToken()
 	if err != nil {
@@ -165,7 +138,7 @@ func (i *identity) ensureToken() error {
 	}
 	if configured == "" {
 		i.token, err = join.NewToken(hash)
-	} else if i.token, err = join.TokenOf(configured, hash); err != nil {
+	} else if i.token, err = join.TokenOf(configured, hash, former...); err != nil {
 		return &config.Error{Option: "token", Problem: err.Error(), Remedy: "give another, or none; the one in use is in " + path}
 	}
 	if err != nil {

@@ -40,7 +40,7 @@ func Run(ctx context.Context, o process.Options) error {
 	if err := health.Err(found); err != nil {
 		return err
 	}
-	s := &server{cfg: o.Config, data: paths.Data(o.Config.DataDir), say: o.Say}
+	s := &server{cfg: o.Config, data: paths.Data(o.Config.DataDir), say: o.Say, restart: make(chan string, 1)}
 	return process.Run(ctx, o, process.Program{
 		Data: s.data,
 		Assemble: func(ctx context.Context, g *lifecycle.Group, control *http.ServeMux) error {
@@ -58,6 +58,8 @@ type server struct {
 	id      *identity
 	payload *payload.Bundle
 	say     func(format string, args ...any)
+	// restart takes the reason for a fresh start.
+	restart chan string
 }
 
 // assemble puts everything into the group, and what commands may ask for into control. It changes nothing.
@@ -74,11 +76,14 @@ func (s *server) assemble(ctx context.Context, g *lifecycle.Group, control *http
 	if err != nil {
 		return err
 	}
-	s.id = newIdentity(cfg, s.data, address.IP)
+	if s.id, err = newIdentity(cfg, s.data, address.IP); err != nil {
+		return err
+	}
 	machine, err := join.ThisMachine("/")
 	if err != nil {
 		return err
 	}
+	s.certificateRoutes(control)
 	controllers, err := s.addControlPlane(g, address.IP)
 	if err != nil {
 		return err
@@ -87,6 +92,7 @@ func (s *server) assemble(ctx context.Context, g *lifecycle.Group, control *http
 		Config: cfg, Client: s.client, Token: func() join.Token { return s.id.token },
 		Machines: func() registrar.Signer { return s.id.clientCA },
 		ClientCA: s.id.credentials.ClientCA, ServerCA: s.id.credentials.ServerCA, SigningDuration: controllers.SigningDuration,
+		TrustedClients: s.id.credentials.TrustedClients, TrustedServers: s.id.credentials.TrustedServers,
 		Self: machine, Names: s.id.apiNames(), Addresses: s.id.apiAddresses(), Version: version.Version, Say: s.say,
 	}), "kube-apiserver") // it has all rights itself
 	live := &health.Live{API: agent.WhenReady(g, "kube-apiserver", s.ping)}
@@ -105,6 +111,7 @@ func (s *server) assemble(ctx context.Context, g *lifecycle.Group, control *http
 		}
 	}
 	g.Add(lifecycle.NewStep("components", s.applyComponents), "rights")
+	g.Add(lifecycle.NewStep("tokens", s.renewTokens), "rights")
 	return status.Add(g, control, status.Options{Host: o.Host, Live: live, Found: found, Client: s.client})
 }
 
@@ -131,6 +138,7 @@ func (s *server) addControlPlane(g *lifecycle.Group, node net.IP) (*controlplane
 		return nil, err
 	}
 	g.Add(lifecycle.NewStep("certificates", func(context.Context) error { return s.id.ensure() }))
+	g.Add(s.renewal(), "certificates")
 	g.Add(store, "certificates")
 	g.Add(api, "certificates", "datastore")
 	g.Add(lifecycle.NewStep("rights", s.grantRights), "kube-apiserver")

@@ -163,7 +163,7 @@ func (r *removal) removeProgram() error {
 		return nil
 	}
 	var errs []error
-	files := append([]string{}, paths.Previous(record.Program))
+	files := []string{paths.Previous(record.Program), paths.Staged(record.Program)}
 	for _, link := range record.Links {
 		if to, err := os.Readlink(link); err == nil && (to == record.Program || filepath.Join(filepath.Dir(link), to) == record.Program) {
 			files = append(files, link)

@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/labk/labk/pkg/health"
+	"github.com/labk/labk/pkg/paths"
 	"github.com/labk/labk/pkg/version"
 )
 
@@ -179,7 +180,7 @@ func Stage(from, program string) (string, error) {
 
 // StageFrom is Stage of what a reader gives.
 func StageFrom(in io.Reader, program string) (string, error) {
-	path := filepath.Join(filepath.Dir(program), ".labk.new")
+	path := paths.Staged(program)
 	out, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o755)
 	if err != nil {
 		return "", stageError(path, err)

@@ -125,7 +125,7 @@ func identify(r requester, name string, rec *record) verdict {
 		return forbid("%s may not have a certificate of node %s", r.name, name)
 	case rec == nil:
 		return deny(join.ReasonReplaced, "the cluster does not know any more which PC the node %s is: start this PC with a token (`labk token create` on the server)", name)
-	case rec.Credential != r.credential:
+	case !rec.has(r.credential):
 		return deny(join.ReasonReplaced, "the node %s was given to another PC: start this PC with a token and another --node-name, or with one of `labk token create --replace %s`, which gives it the node back", name, name)
 	}
 	return approve("the node's PC")

@@ -92,6 +92,7 @@ func TestIdentify(t *testing.T) {
 		"the node":                    {nodeItself, known, ""},
 		"its PC":                      {machine, known, ""},
 		"the PC before":               {oldMachine, known, join.ReasonReplaced},
+		"its PC, half renewed":        {machine, &record{Credential: "X509SHA256=2", Previous: "X509SHA256=1"}, ""},
 		"its PC, forgotten":           {machine, nil, join.ReasonReplaced},
 		"another node":                {otherNode, known, join.ReasonForbidden},
 		"another PC":                  {otherMachine, known, join.ReasonForbidden},

@@ -105,8 +105,12 @@ func (r *registrar) handleMachine(ctx context.Context, csr *certificatesv1.Certi
 		return r.answer(ctx, csr, name, forbid("the request does not say which PC it is from"))
 	}
 	id, isToken := strings.CutPrefix(from.name, bootstrapapi.BootstrapUserPrefix)
-	if !isToken || !slices.Contains(from.groups, join.TokenGroup) || net.ParseIP(c.address) == nil || !plain(request, csr.Spec.Usages) {
+	isToken = isToken && slices.Contains(from.groups, join.TokenGroup)
+	if !isToken && !from.isMachine(name) || net.ParseIP(c.address) == nil || !plain(request, csr.Spec.Usages) {
 		return r.answer(ctx, csr, name, forbid("not what a joining PC may ask for"))
+	}
+	if !isToken {
+		return r.succeedMachine(ctx, csr, c, from, approved)
 	}
 	token, err := r.client.CoreV1().Secrets(join.Namespace).Get(ctx, secretName(id), metav1.GetOptions{})
 	if err != nil && !(approved && apierrors.IsNotFound(err)) {
@@ -125,12 +129,38 @@ func (r *registrar) handleMachine(ctx context.Context, csr *certificatesv1.Certi
 		if err := useToken(ctx, r.client, token); err != nil {
 			return err
 		}
-		setCondition(csr, v)
-		if csr, err = r.client.CertificatesV1().CertificateSigningRequests().UpdateApproval(ctx, csr.Name, csr, metav1.UpdateOptions{}); err != nil {
-			return fmt.Errorf("approve %s: %w", name, err)
+		if csr, err = r.approve(ctx, csr, v); err != nil {
+			return err
 		}
 	}
-	return r.signMachine(ctx, csr, c)
+	return r.signMachine(ctx, csr, c, "")
+}
+
+// succeedMachine gives a PC that is noted as the node a machine certificate in the place of the one that it comes with.
+func (r *registrar) succeedMachine(ctx context.Context, csr *certificatesv1.CertificateSigningRequest, c claim, from requester, approved bool) error {
+	rec, err := r.records.get(ctx, c.name)
+	if err != nil {
+		return err
+	}
+	if !approved {
+		v := identify(from, c.name, rec)
+		if !v.approved {
+			return r.answer(ctx, csr, c.name, v)
+		}
+		if csr, err = r.approve(ctx, csr, v); err != nil {
+			return err
+		}
+	}
+	return r.signMachine(ctx, csr, c, from.credential)
+}
+
+func (r *registrar) approve(ctx context.Context, csr *certificatesv1.CertificateSigningRequest, v verdict) (*certificatesv1.CertificateSigningRequest, error) {
+	setCondition(csr, v)
+	csr, err := r.client.CertificatesV1().CertificateSigningRequests().UpdateApproval(ctx, csr.Name, csr, metav1.UpdateOptions{})
+	if err != nil {
+		return nil, fmt.Errorf("approve a request: %w", err)
+	}
+	return csr, nil
 }
 
 // plain tells whether a machine's request asks for a client certificate of its group and nothing else.
@@ -140,7 +170,8 @@ func plain(request *x509.CertificateRequest, usages []certificatesv1.KeyUsage) b
 		usageSet(usages).Equal(usageSet([]certificatesv1.KeyUsage{certificatesv1.UsageDigitalSignature, certificatesv1.UsageClientAuth}))
 }
 
-func (r *registrar) signMachine(ctx context.Context, csr *certificatesv1.CertificateSigningRequest, c claim) error {
+// signMachine signs a machine certificate and notes it, with the credential of the one that it takes the place of, if any.
+func (r *registrar) signMachine(ctx context.Context, csr *certificatesv1.CertificateSigningRequest, c claim, previous string) error {
 	cert, err := r.signer.SignRequest(csr.Spec.Request)
 	if err != nil {
 		return fmt.Errorf("sign the machine certificate of %s: %w", c.name, err)
@@ -150,7 +181,10 @@ func (r *registrar) signMachine(ctx context.Context, csr *certificatesv1.Certifi
 		return errors.New("sign a machine certificate: no PEM came back")
 	}
 	sum := sha256.Sum256(block.Bytes)
-	rec := record{Machine: c.machine, Address: c.address, Credential: "X509SHA256=" + hex.EncodeToString(sum[:]), Since: r.now().UTC()}
+	rec := record{
+		Machine: c.machine, Address: c.address, Credential: "X509SHA256=" + hex.EncodeToString(sum[:]), Previous: previous, Authority: r.authority,
+		Since: r.now().UTC(),
+	}
 	if err := r.records.put(ctx, c.name, rec); err != nil { // before the PC has it: what it may is looked up there
 		return err
 	}

@@ -23,8 +23,18 @@ type record struct {
 	// Address is what the PC said when it joined.
 	Address string `json:"address"`
 	// Credential is that of its machine certificate, as the API server names it in requests.
-	Credential string    `json:"credential"`
-	Since      time.Time `json:"since"`
+	Credential string `json:"credential"`
+	// Previous is that of the machine certificate with which the PC asked for its present one: good as long as its authority is, for a PC whose power
+	// failed before it had the new one.
+	Previous string `json:"previous,omitempty"`
+	// Authority is the hash of the CA that signed the machine certificate.
+	Authority string    `json:"authority,omitempty"`
+	Since     time.Time `json:"since"`
+}
+
+// has tells whether the PC may come with this credential.
+func (r *record) has(credential string) bool {
+	return credential != "" && (credential == r.Credential || credential == r.Previous)
 }
 
 // records are kept in the API: nothing here is remembered, so that nothing is ever stale.
@@ -48,6 +58,25 @@ func (r records) get(ctx context.Context, node string) (*record, error) {
 		return nil, fmt.Errorf("read the record of node %s in ConfigMap %s: %w", node, recordsConfigMap, err)
 	}
 	return &rec, nil
+}
+
+// Behind names the nodes whose machine certificate is not of the CA with this hash: those that have not followed a change of authorities.
+func Behind(ctx context.Context, client kubernetes.Interface, caHash string) ([]string, error) {
+	nodes, err := client.CoreV1().Nodes().List(ctx, metav1.ListOptions{})
+	if err != nil {
+		return nil, fmt.Errorf("look which nodes there are: %w", err)
+	}
+	var names []string
+	for _, n := range nodes.Items {
+		rec, err := records{client}.get(ctx, n.Name)
+		if err != nil {
+			return nil, err
+		}
+		if rec == nil || rec.Authority != caHash {
+			names = append(names, n.Name)
+		}
+	}
+	return names, nil
 }
 
 // put notes a node's record.

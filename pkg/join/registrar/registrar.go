@@ -43,6 +43,8 @@ type Options struct {
 	// ClientCA signs kubelets' client certificates, ServerCA their serving certificates, for SigningDuration each.
 	ClientCA, ServerCA paths.Pair
 	SigningDuration    time.Duration
+	// TrustedClients and TrustedServers are files of the authorities that nodes are to trust, those that sign first.
+	TrustedClients, TrustedServers string
 	// Self is this machine. Names and addresses of the API's certificate are in Names and Addresses: no node gets a certificate for them, but this machine's for its own.
 	Self      join.Machine
 	Names     []string
@@ -56,12 +58,13 @@ type Options struct {
 // registrar runs from Start to Stop; it is ready when PCs can join.
 type registrar struct {
 	Options
-	client  kubernetes.Interface
-	signer  Signer
-	records records
-	now     func() time.Time
-	told    map[string]time.Time // what was refused, and when; one worker alone uses it
-	ready   chan struct{}
+	client    kubernetes.Interface
+	signer    Signer
+	authority string // hash of the CA that signs machine certificates
+	records   records
+	now       func() time.Time
+	told      map[string]time.Time // what was refused, and when; one worker alone uses it
+	ready     chan struct{}
 }
 
 // New returns the registrar.
@@ -121,12 +124,19 @@ func (r *registrar) run(ctx context.Context) error {
 
 // publish writes what nodes must know.
 func (r *registrar) publish(ctx context.Context) error {
-	ca, err := os.ReadFile(r.ClientCA.Cert)
+	clients, err := os.ReadFile(r.TrustedClients)
 	if err != nil {
 		return err
 	}
+	servers, err := os.ReadFile(r.TrustedServers)
+	if err != nil {
+		return err
+	}
+	if r.authority, err = join.CAHashPEM(clients); err != nil {
+		return fmt.Errorf("read %s: %w", r.TrustedClients, err)
+	}
 	data := r.Config.Shared()
-	data[join.KeyClientCA], data[join.KeyVersion] = string(ca), r.Version
+	data[join.KeyClientCA], data[join.KeyServerCA], data[join.KeyVersion] = string(clients), string(servers), r.Version
 	object := applycorev1.ConfigMap(join.ClusterConfigMap, join.Namespace).WithData(data)
 	// The namespace is made by the API server itself, a moment after it began to serve.
 	return wait.PollUntilContextCancel(ctx, 20*time.Millisecond, true, func(ctx context.Context) (bool, error) {

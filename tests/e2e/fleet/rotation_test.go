@@ -23,7 +23,7 @@ func TestRotation(t *testing.T) {
 	first := map[string]time.Time{}
 	var ended time.Time
 	for _, name := range []string{"kubelet-client-current.pem", "kubelet-server-current.pem"} {
-		first[name] = parse(t, agent.Sh(t, "cat "+filepath.Join(agentTLS, name))).NotAfter
+		first[name] = cluster.Certificate(t, agent.Sh(t, "cat "+filepath.Join(agentTLS, name))).NotAfter
 		if first[name].After(ended) {
 			ended = first[name]
 		}
@@ -35,7 +35,7 @@ func TestRotation(t *testing.T) {
 		return nil
 	})
 	for name, old := range first {
-		if now := parse(t, agent.Sh(t, "cat "+filepath.Join(agentTLS, name))).NotAfter; !now.After(old) || !now.After(time.Now()) {
+		if now := cluster.Certificate(t, agent.Sh(t, "cat "+filepath.Join(agentTLS, name))).NotAfter; !now.After(old) || !now.After(time.Now()) {
 			t.Errorf("%s ends at %v, as the first one did at %v", name, now, old)
 		}
 	}

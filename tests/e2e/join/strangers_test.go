@@ -87,7 +87,7 @@ func testStrangers(t *testing.T, c *cluster.Cluster, n *cluster.Node, elsewhere 
 	if err != nil {
 		t.Fatal(err)
 	}
-	pair, err := ca.Issue(pki.Leaf{Name: "web", CommonName: "web", IPs: []net.IP{elsewhere.Addr().AsSlice()}})
+	pair, _, err := ca.Issue(pki.Leaf{Name: "web", CommonName: "web", IPs: []net.IP{elsewhere.Addr().AsSlice()}}, false)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -73,7 +73,7 @@ func TestBadPrograms(t *testing.T) {
 func testNoSpace(t *testing.T, w *world) {
 	w.Server.Sh(t, "cp -a /usr/local/bin /root/bin && mount -t tmpfs -o size=300m tmpfs /usr/local/bin && cp -a /root/bin/. /usr/local/bin")
 	upgrade(t, w.Server, "--from", w.nextFile).Refused(t, 1, "no space in /usr/local/bin", "free space there")
-	if out := w.Server.Sh(t, "ls -A /usr/local/bin"); out != "labk" {
+	if out := w.Server.Sh(t, "ls -A /usr/local/bin"); strings.Contains(out, ".labk") {
 		t.Errorf("left behind: %s", out)
 	}
 	w.Server.Sh(t, "mount -o remount,ro /usr/local/bin")

@@ -13,7 +13,6 @@ import (
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"github.com/labk/labk/pkg/install"
 	"github.com/labk/labk/pkg/lab"
 	"github.com/labk/labk/tests/e2e/cluster"
 )
@@ -38,41 +37,18 @@ func start(t *testing.T, agents int) *world {
 	next := nextProgram(t)
 	w := &world{Cluster: cluster.Hosts(t, 1+agents), now: versionOf(t, cluster.Binary(t)), next: versionOf(t, next)}
 	w.nextFile = filepath.Join(lab.OptDir, filepath.Base(next))
-	w.install(t, w.Server)
+	install(t, w.Server)
 	for _, a := range w.Agents {
-		w.install(t, a, w.JoinArgs(t)...)
+		install(t, a, w.JoinArgs(t)...)
 	}
 	return w
 }
 
-// install installs labk and notes what an installation does.
-func (w *world) install(t *testing.T, n *cluster.Node, args ...string) {
+func install(t *testing.T, n *cluster.Node, args ...string) {
 	t.Helper()
-	if len(args) > 0 {
-		w.configure(t, n, args)
+	if r := n.Exec(t, nil, append([]string{n.Program(), "install", string(n.Role)}, args...)...); r.Err != nil {
+		t.Fatalf("%v\n%s", r.Err, n.Journal(t))
 	}
-	n.InstallByHand(t)
-	unit := "labk.service"
-	if n.Role == cluster.AgentRole {
-		unit = "labk-agent.service"
-	}
-	record, err := json.Marshal(install.Record{
-		Role: string(n.Role), Version: w.now, Program: installed, Service: &install.Service{Manager: "systemd", Name: unit},
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	n.WriteFile(t, "/etc/labk/install.json", string(record))
-}
-
-// configure writes arguments into the configuration.
-func (w *world) configure(t *testing.T, n *cluster.Node, args []string) {
-	t.Helper()
-	var text strings.Builder
-	for i := 0; i < len(args); i += 2 {
-		fmt.Fprintf(&text, "%s: %q\n", strings.TrimPrefix(args[i], "--"), args[i+1])
-	}
-	n.WriteFile(t, "/etc/labk/config.yaml", text.String())
 }
 
 // nextProgram is $LABK_NEXT, or labk-2 beside the tested program: the same with the next release number, built if it is not there.
@@ -140,7 +116,7 @@ func (w *world) runs(t *testing.T, n *cluster.Node, version string) {
 	if got := strings.TrimSpace(n.ReadFile(t, "/var/lib/labk/version")); got != version {
 		t.Errorf("%s: the data folder was used by %s, want %s", n.Host.Name(), got, version)
 	}
-	if left := n.Sh(t, "cd /usr/local/bin && ls -A | grep -vx 'labk\\|[.]labk[.]previous' || true"); left != "" {
+	if left := n.Sh(t, "cd /usr/local/bin && ls -A | grep -vx 'labk\\|kubectl\\|ctr\\|[.]labk[.]previous' || true"); left != "" {
 		t.Errorf("%s: left in /usr/local/bin: %s", n.Host.Name(), left)
 	}
 	cluster.Eventually(t, cluster.Limit, "the node says its version", func() error {
