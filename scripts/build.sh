@@ -39,6 +39,21 @@ done
 set_var github.com/labk/labk/pkg/version.Version "$version"
 set_var github.com/labk/labk/pkg/version.Commit "$commit"
 set_var github.com/labk/labk/pkg/version.BuildDate "$date"
+components=""
+while read -r name module; do
+	components="$components${components:+,}$name=$(required "$module")"
+done <<-END
+	kubernetes k8s.io/kubernetes
+	containerd github.com/containerd/containerd/v2
+	runc github.com/opencontainers/runc
+	cni-plugins github.com/containernetworking/plugins
+	flannel github.com/flannel-io/flannel
+	coredns github.com/coredns/coredns
+	kine github.com/k3s-io/kine
+	etcd-api go.etcd.io/etcd/api/v3
+	sqlite modernc.org/sqlite
+END
+set_var github.com/labk/labk/pkg/version.Components "$components"
 set_var github.com/containerd/containerd/v2/version.Version "$(required github.com/containerd/containerd/v2)"
 
 mkdir -p "$(dirname "$output")"

@@ -79,6 +79,7 @@ func newApp(stdout, stderr io.Writer) *cli.App {
 		Commands: []*cli.Command{
 			serverCommand(stderr), agentCommand(stderr), tokenCommand(), certificateCommand(), kubectlCommand(), ctrCommand(), checkCommand(), statusCommand(), imageCommand(),
 			labCommand(stderr), installCommand(stderr), upgradeCommand(stderr), uninstallCommand(), versionCommand(),
+			completionCommand(), manCommand(), hiddenCompleteCommand(),
 		},
 	}
 	for _, c := range app.Commands {

@@ -8,6 +8,9 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
+// outputFormats are what -o takes.
+var outputFormats = []string{"table", "json", "yaml"}
+
 // outputFlag is -o, wherever there is a table.
 func outputFlag() cli.Flag {
 	return &cli.StringFlag{Name: "output", Aliases: []string{"o"}, Usage: "Print as `FORMAT`: table, json or yaml.", Value: "table"}

@@ -31,6 +31,8 @@ func upgradeCommand(stderr io.Writer) *cli.Command {
 			&cli.StringFlag{Name: "sha256", Usage: "What the new program's `SHA-256` must be."},
 			&cli.BoolFlag{Name: "all", Usage: "On the server: upgrade it first, if --from names a file, and then one agent after another to what the server runs."},
 			&cli.BoolFlag{Name: "drain", Usage: "With --all: move the pods of each PC away first.", Value: true},
+			&cli.BoolFlag{Name: "back", Usage: "Go back to the program from before the last upgrade of this PC."},
+			&cli.BoolFlag{Name: "restore", Usage: "With --back from another minor version, on a server: take the copy of the datastore from before the upgrade; all that changed since is lost."},
 			&cli.DurationFlag{Name: "timeout", Usage: "How long a new program may take until it is up.", Value: upgrade.DefaultPatience},
 			&cli.StringFlag{Name: "config", Aliases: []string{"c"}, Usage: "Configuration `FILE`.", Value: paths.ConfigFile, EnvVars: []string{"LABK_CONFIG"}},
 			&cli.StringFlag{Name: "request", Hidden: true}, // of the server, by the agent's own doing
@@ -43,6 +45,9 @@ func upgradeCommand(stderr io.Writer) *cli.Command {
 			u, err := newUpgrader(c, show)
 			if err != nil {
 				return err
+			}
+			if c.Bool("back") {
+				return u.back(c.Context, c.Bool("restore"))
 			}
 			if text := c.String("request"); text != "" {
 				return u.follow(c.Context, text)
@@ -70,8 +75,11 @@ type upgrader struct {
 
 func newUpgrader(c *cli.Context, show *progress) (*upgrader, error) {
 	from := c.String("from")
-	if from == "" && !c.Bool("all") {
-		return nil, usageError{errors.New("which program? give --from FILE, --from server on an agent, or --all on the server")}
+	switch back := c.Bool("back"); {
+	case from == "" && !c.Bool("all") && !back:
+		return nil, usageError{errors.New("which program? give --from FILE, --from server on an agent, --all on the server, or --back")}
+	case back && (from != "" || c.Bool("all")), c.Bool("restore") && !back:
+		return nil, usageError{errors.New("--back goes with --restore alone: the program is the one from before the last upgrade")}
 	}
 	record, err := install.Load()
 	if err != nil {
@@ -128,9 +136,22 @@ func (u *upgrader) pc(ctx context.Context, sha256 string) error {
 	if err != nil {
 		return err
 	}
-	// What is installed is the new one from now on.
-	u.record.Version = program.Text
+	return u.note(program.Text)
+}
+
+// note writes down which version is installed from now on.
+func (u *upgrader) note(version string) error {
+	u.record.Version = version
 	return u.record.Save()
+}
+
+// back goes back to the program from before the last upgrade.
+func (u *upgrader) back(ctx context.Context, restore bool) error {
+	version, err := upgrade.Back(ctx, u.pcs, restore)
+	if err != nil {
+		return err
+	}
+	return u.note(version)
 }
 
 // follow does what the server has asked this agent for, and reports on it.

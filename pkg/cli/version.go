@@ -20,7 +20,9 @@ func versionCommand() *cli.Command {
 				BuildDate string `json:"buildDate"`
 				Go        string `json:"go"`
 				Platform  string `json:"platform"`
-			}{version.Version, version.Commit, version.BuildDate, runtime.Version(), runtime.GOOS + "/" + runtime.GOARCH}
+				// Components are the versions of what labk is made of and carries.
+				Components map[string]string `json:"components"`
+			}{version.Version, version.Commit, version.BuildDate, runtime.Version(), runtime.GOOS + "/" + runtime.GOARCH, version.Parts()}
 			return print(c, v, func() error {
 				_, err := fmt.Fprintf(c.App.Writer, "labk %s (commit %s, %s, %s)\n", v.Version, v.Commit, v.Go, v.Platform)
 				return err

@@ -10,7 +10,7 @@ import (
 
 // Config is everything that can be set. The `name` tag is the option's name as a flag and as a key of config.yaml; the
 // environment variable is LABK_ and the name in capitals with underscores. `role` limits an option to "server" or "agent". `shared` marks what
-// all nodes of a cluster have from its server.
+// all nodes of a cluster have from its server. `example` is a value for examples/config.yaml, for options without a default.
 // A Config is filled once, before anything starts, and read-only from then on; an agent's shared options are set when it joins (Adopt), before anything that reads
 // them starts.
 type Config struct {
@@ -19,43 +19,43 @@ type Config struct {
 	// Token that nodes join with. On a server: one to be accepted for ever (a passphrase will do); made on the first start when empty. On an agent: what
 	// `labk token create` printed on the server; not needed any more once the PC has joined. Prefer token-file: a command line can be read by every user of
 	// the machine.
-	Token string `name:"token"`
+	Token string `name:"token" example:"FROM-THE-SERVER"`
 	// File to read the token from.
-	TokenFile string `name:"token-file"`
+	TokenFile string `name:"token-file" example:"/etc/labk/token"`
 	// Name of this machine's node. Default: its host name in lower case.
-	NodeName string `name:"node-name"`
+	NodeName string `name:"node-name" example:"pc1"`
 	// Address of this machine's node. Default: the one that the default route leaves from.
-	NodeIP string `name:"node-ip"`
+	NodeIP string `name:"node-ip" example:"192.168.1.10"`
 	// Labels to register the node with, KEY=VALUE.
-	NodeLabels []string `name:"node-label"`
+	NodeLabels []string `name:"node-label" example:"room=101"`
 	// Taints to register the node with, KEY=VALUE:EFFECT.
-	NodeTaints []string `name:"node-taint"`
+	NodeTaints []string `name:"node-taint" example:"gpu=yes:NoSchedule"`
 	// Network interface for traffic between nodes. Default: the one that has node-ip.
-	FlannelIface string `name:"flannel-iface"`
+	FlannelIface string `name:"flannel-iface" example:"eth0"`
 	// Extra flags for the kubelet, NAME=VALUE.
-	KubeletArgs []string `name:"kubelet-arg"`
+	KubeletArgs []string `name:"kubelet-arg" example:"max-pods=50"`
 	// Extra flags for kube-proxy, NAME=VALUE.
-	KubeProxyArgs []string `name:"kube-proxy-arg"`
+	KubeProxyArgs []string `name:"kube-proxy-arg" example:"v=2"`
 	// Log everything that every component has to say.
 	Debug bool `name:"debug"`
 
 	// URL of the server to join, such as https://first-pc:6443.
-	Server string `name:"server" role:"agent"`
+	Server string `name:"server" role:"agent" example:"https://first-pc:6443"`
 
 	// Port of the API, for clients and for nodes.
 	HTTPSListenPort int `name:"https-listen-port" role:"server"`
 	// Address that the API listens on. Default: all.
-	BindAddress string `name:"bind-address" role:"server"`
+	BindAddress string `name:"bind-address" role:"server" example:"192.168.1.10"`
 	// Address at which pods and nodes reach the API. Default: node-ip.
-	AdvertiseAddress string `name:"advertise-address" role:"server"`
+	AdvertiseAddress string `name:"advertise-address" role:"server" example:"192.168.1.10"`
 	// More names and addresses for the API's certificate.
-	TLSSANs []string `name:"tls-san" role:"server"`
+	TLSSANs []string `name:"tls-san" role:"server" example:"cluster.lab.example"`
 	// Addresses of pods; one IPv4 CIDR.
 	ClusterCIDR string `name:"cluster-cidr" role:"server" shared:"true"`
 	// Addresses of services; one IPv4 CIDR.
 	ServiceCIDR string `name:"service-cidr" role:"server" shared:"true"`
 	// Address of the cluster's DNS, inside service-cidr. Default: its tenth.
-	ClusterDNS string `name:"cluster-dns" role:"server" shared:"true"`
+	ClusterDNS string `name:"cluster-dns" role:"server" shared:"true" example:"10.43.0.10"`
 	// DNS domain of the cluster.
 	ClusterDomain string `name:"cluster-domain" role:"server" shared:"true"`
 	// How pods reach pods on other nodes: vxlan, host-gw or none (bring your own CNI plugin).
@@ -65,9 +65,9 @@ type Config struct {
 	// Datastore in this process: sqlite.
 	Datastore string `name:"datastore" role:"server"`
 	// Datastore elsewhere, as a URL that kine understands. Empty: the one in this process.
-	DatastoreEndpoint string `name:"datastore-endpoint" role:"server"`
+	DatastoreEndpoint string `name:"datastore-endpoint" role:"server" example:"postgres://labk:SECRET@db.lab.example/labk"`
 	// Packaged components to leave out (coredns).
-	Disable []string `name:"disable" role:"server"`
+	Disable []string `name:"disable" role:"server" example:"coredns"`
 	// Run the control plane only, no node.
 	DisableAgent bool `name:"disable-agent" role:"server"`
 	// Where to write the administrator's kubeconfig.
@@ -75,11 +75,11 @@ type Config struct {
 	// Mode of that file, in octal.
 	WriteKubeconfigMode string `name:"write-kubeconfig-mode" role:"server"`
 	// Extra flags for kube-apiserver, NAME=VALUE.
-	KubeAPIServerArgs []string `name:"kube-apiserver-arg" role:"server"`
+	KubeAPIServerArgs []string `name:"kube-apiserver-arg" role:"server" example:"audit-log-path=/var/log/labk-audit.log"`
 	// Extra flags for kube-scheduler, NAME=VALUE.
-	KubeSchedulerArgs []string `name:"kube-scheduler-arg" role:"server"`
+	KubeSchedulerArgs []string `name:"kube-scheduler-arg" role:"server" example:"v=2"`
 	// Extra flags for kube-controller-manager, NAME=VALUE.
-	KubeControllerManagerArgs []string `name:"kube-controller-manager-arg" role:"server"`
+	KubeControllerManagerArgs []string `name:"kube-controller-manager-arg" role:"server" example:"node-monitor-grace-period=20s"`
 }
 
 // Default returns the configuration of a server that was given nothing.

@@ -28,6 +28,8 @@ kubelet-arg:
 - max-pods=50
 ` + "```" + `
 
+[examples/config.yaml](../examples/config.yaml) has every key, explained and switched off.
+
 In the environment and on the command line lists are separated by commas or given several times; those that end in -arg only the latter. An unknown key, a value of the wrong type
 or an unknown flag ends labk with exit code 2 before anything is changed.
 

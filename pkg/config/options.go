@@ -23,6 +23,8 @@ type Option struct {
 	Usage string
 	// Default is what the option is when it is given nowhere, as text; empty if there is none.
 	Default string
+	// Example is a value that shows what the option takes; the default where there is one.
+	Example string
 	index   int
 	kind    reflect.Kind
 	shared  bool
@@ -39,6 +41,9 @@ func Options() []Option {
 		o := Option{Name: f.Tag.Get("name"), Role: f.Tag.Get("role"), Usage: docs[f.Name], index: i, kind: f.Type.Kind(), shared: f.Tag.Get("shared") != ""}
 		if v := defaults.Field(i); !v.IsZero() && f.Name != "NodeName" {
 			o.Default = fmt.Sprint(v.Interface())
+		}
+		if o.Example = f.Tag.Get("example"); o.Example == "" {
+			o.Example = fmt.Sprint(defaults.Field(i).Interface())
 		}
 		out = append(out, o)
 	}

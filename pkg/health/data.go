@@ -62,7 +62,7 @@ func dataProbes() []Probe {
 		{Fault: Fault{
 			Code: "LABK047", Title: "data folder's version", Severity: Fatal,
 			Cause:  "A newer labk than this one has used the data folder. What it wrote there this one may not understand, and could spoil.",
-			Remedy: "run that version or a newer one",
+			Remedy: "run that version or a newer one, or go back with labk upgrade --back",
 		}, look: lookVersion},
 	}
 }

@@ -32,7 +32,7 @@ func lookVersion(_ context.Context, h Host) finding {
 		return pass("not looked at: this program has no version of its own")
 	case own.Compare(last) < 0:
 		return fail("%s was used by %s, and this is the older %s", h.Config.DataDir, strings.TrimSpace(string(text)), h.Version).
-			do("run %s or a newer one; to go back for good, put the copy of the datastore back that was made before the upgrade (docs/upgrading.md)", strings.TrimSpace(string(text)))
+			do("run %s or a newer one; to go back for good: labk upgrade --back (docs/upgrading.md)", strings.TrimSpace(string(text)))
 	}
 	return pass("%s", strings.TrimSpace(string(text)))
 }

@@ -4,10 +4,12 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 
 	"github.com/vishvananda/netlink"
 	"k8s.io/client-go/tools/clientcmd"
@@ -20,6 +22,8 @@ const (
 	// What the shims and runc, of whichever containerd, have in common.
 	runcState   = "/run/containerd/runc/k8s.io"
 	shimSockets = "/run/containerd/s"
+	// otherContainerd is there while a containerd of the distribution runs.
+	otherContainerd = "/run/containerd/containerd.sock"
 	// Where the kubelet writes, whatever its own folder is.
 	podLogs       = "/var/log/pods"
 	containerLogs = "/var/log/containers"
@@ -28,8 +32,11 @@ const (
 
 // restoreSysctls puts the kernel's settings back. Forwarding stays on where other networks than labk's need it.
 func (r *removal) restoreSysctls(context.Context) error {
+	if len(r.others) > 0 {
+		return nil // they want the same
+	}
 	var keep []string
-	if links, err := netlink.LinkList(); err == nil {
+	if links, err := list(netlink.LinkList); err == nil {
 		for _, l := range links {
 			if slices.Contains([]string{"bridge", "tun", "tuntap", "wireguard", "macvlan", "ipvlan"}, l.Type()) {
 				keep = append(keep, "net/ipv4/ip_forward")
@@ -73,23 +80,53 @@ func (r *removal) removeFiles(ctx context.Context) error {
 
 // removeShims deletes what shims and runc keep of labk's containers in folders that they share with other containerds'.
 func (r *removal) removeShims() error {
-	folders, _ := filepath.Glob(filepath.Join(paths.ContainerdState, "io.containerd.runtime.v2.task", "k8s.io", "*"))
 	var errs []error
-	for _, folder := range folders {
-		errs = append(errs, os.RemoveAll(filepath.Join(runcState, filepath.Base(folder))))
+	states, _ := filepath.Glob(filepath.Join(runcState, "*", "state.json"))
+	for _, state := range states {
+		var container struct {
+			Config struct {
+				Rootfs string `json:"rootfs"`
+			} `json:"config"`
+		}
+		text, err := os.ReadFile(state)
+		if err == nil && json.Unmarshal(text, &container) == nil && strings.HasPrefix(container.Config.Rootfs, paths.ContainerdState+"/") {
+			errs = append(errs, os.RemoveAll(filepath.Dir(state)))
+		}
+	}
+	// The shims have been ended. A socket that nobody listens at is one of theirs, unless another containerd may come back to it.
+	sockets, _ := filepath.Glob(filepath.Join(shimSockets, "*"))
+	noted := notedSockets()
+	for _, socket := range sockets {
+		if !slices.Contains(noted, socket) && (exists(otherContainerd) || len(r.others) > 0 || listens(socket)) {
+			continue
+		}
+		_, err := removeFile(socket)
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+// notedSockets are those of the shims that labk's containerd knows.
+func notedSockets() (sockets []string) {
+	files, _ := filepath.Glob(filepath.Join(paths.ContainerdState, "io.containerd.runtime.v2.task", "k8s.io", "*", "bootstrap.json"))
+	for _, file := range files {
 		var bootstrap struct {
 			Address string `json:"address"`
 		}
-		text, err := os.ReadFile(filepath.Join(folder, "bootstrap.json"))
-		if err != nil || json.Unmarshal(text, &bootstrap) != nil {
-			continue
-		}
-		if socket := strings.TrimPrefix(bootstrap.Address, "unix://"); filepath.Dir(socket) == shimSockets {
-			_, err := removeFile(socket)
-			errs = append(errs, err)
+		if text, err := os.ReadFile(file); err == nil && json.Unmarshal(text, &bootstrap) == nil {
+			sockets = append(sockets, strings.TrimPrefix(bootstrap.Address, "unix://"))
 		}
 	}
-	return errors.Join(errs...)
+	return sockets
+}
+
+func listens(socket string) bool {
+	conn, err := net.Dial("unix", socket)
+	if err != nil {
+		return !errors.Is(err, syscall.ECONNREFUSED)
+	}
+	_ = conn.Close()
+	return true
 }
 
 // removeLogs deletes what pods have printed: of the pods that labk knows, or of all where there is no other node.

@@ -92,7 +92,7 @@ func within(prefix netip.Prefix, ip net.IP) bool {
 
 // removeNetworks deletes interfaces, those of pods and the one to other nodes, and routes.
 func (r *removal) removeNetworks(context.Context) error {
-	links, err := netlink.LinkList()
+	links, err := list(netlink.LinkList)
 	if err != nil {
 		return fmt.Errorf("list the network interfaces: %w", err)
 	}
@@ -121,6 +121,16 @@ func (r *removal) removeNetworks(context.Context) error {
 	return errors.Join(append(errs, r.removeRoutes())...)
 }
 
+// list asks again when things changed meanwhile: pods' interfaces are just going away.
+func list[T any](ask func() ([]T, error)) (all []T, err error) {
+	for range 20 {
+		if all, err = ask(); !errors.Is(err, netlink.ErrDumpInterrupted) {
+			return all, err
+		}
+	}
+	return all, err
+}
+
 func isGone(l netlink.Link) bool {
 	_, err := netlink.LinkByIndex(l.Attrs().Index)
 	return err != nil
@@ -128,7 +138,7 @@ func isGone(l netlink.Link) bool {
 
 // ours tells whether labk made the interface: the vxlan to other nodes, or the host's end of a pod's.
 func (r *removal) ours(l netlink.Link, noted map[string]bool) bool {
-	addrs, _ := netlink.AddrList(l, netlink.FAMILY_V4)
+	addrs, _ := list(func() ([]netlink.Addr, error) { return netlink.AddrList(l, netlink.FAMILY_V4) }) // it may have gone
 	address := slices.ContainsFunc(addrs, func(a netlink.Addr) bool {
 		ones, bits := a.Mask.Size()
 		return ones == bits && within(r.site.pods, a.IP)
@@ -144,7 +154,7 @@ func (r *removal) ours(l netlink.Link, noted map[string]bool) bool {
 
 // removeRoutes deletes routes to other nodes' pods (host-gw) and to the services' addresses.
 func (r *removal) removeRoutes() error {
-	routes, err := netlink.RouteList(nil, netlink.FAMILY_V4)
+	routes, err := list(func() ([]netlink.Route, error) { return netlink.RouteList(nil, netlink.FAMILY_V4) })
 	if err != nil {
 		return fmt.Errorf("list the routes: %w", err)
 	}

@@ -30,7 +30,7 @@ const hostPorts = "CNI-HOSTPORT-DNAT"
 // condemned picks from a table of iptables the chains that are labk's parts', and rules elsewhere that lead to them or are about labk's pods.
 func condemned(chains []string, rules []rule) (dead []string, doomed []rule) {
 	isOurs := func(r rule) bool { return strings.Contains(r.comment, `"labk"`) }
-	prefixes := []string{"KUBE-", "FLANNEL-", "LABK-POLICY"}
+	prefixes := []string{"KUBE-", "FLANNEL-", "LABK-"}
 	ports := slices.DeleteFunc(slices.Clone(rules), func(r rule) bool { return r.chain != hostPorts })
 	if !slices.ContainsFunc(ports, func(r rule) bool { return !isOurs(r) }) {
 		prefixes = append(prefixes, "CNI-HOSTPORT-", "CNI-DN-")

@@ -142,7 +142,29 @@ pods_alive() { [ "$(pgrep -x hello | wc -l)" -eq 3 ]; }
 main_pid() { systemctl show labk -P MainPID; }
 new_pid() { systemctl is-active labk && [ "$(main_pid)" != "$1" ]; }
 
+# traces lists what labk makes on a machine: mounts, interfaces, routes, rules, cgroups, units, processes, folders, settings.
+traces() {
+  findmnt -rno TARGET | grep -v -e '^/proc/sys/fs' -e '^/run/credentials' | sort
+  ip -br link | awk '{ print $1 }'
+  ip route | sort
+  nft list ruleset
+  find /sys/fs/cgroup -type d -name '*kubepods*'
+  systemctl list-units --all --no-legend --plain 'labk*.service' 'kubepods*' 'cri-*'
+  pgrep -x 'hello|coredns|pause|containerd-shim' | sort
+  ls -d /etc/labk /etc/systemd/system/labk* /opt/* /run/containerd /run/labk /run/netns/* /usr/libexec/kube* /var/lib/cni /var/lib/kubelet /var/lib/labk /var/log/pods /var/log/containers
+  sysctl vm.overcommit_memory vm.panic_on_oom kernel.panic kernel.panic_on_oops kernel.keys.root_maxkeys kernel.keys.root_maxbytes net.ipv4.ip_forward
+} 2>/dev/null
+nothing_left() { traces >"$TMP/traces-after"; diff "$TMP/traces-before" "$TMP/traces-after"; }
+
+removal() {
+  check "labk is started again" timeout 900 systemctl start labk
+  check "labk is uninstalled" timeout 300 labk uninstall
+  check "and has left nothing" nothing_left
+  check "the machine's network is as it was" ip route get 192.0.2.1
+}
+
 scenario() {
+  traces >"$TMP/traces-before"
   check "labk is installed and tells its version" install_labk || return
   check "labk check finds nothing wrong" labk check || return
   check "systemctl start labk: it tells that it is ready" timeout 900 systemctl start labk || return
@@ -173,6 +195,7 @@ restarts() {
   check "systemctl stop labk" timeout 300 systemctl stop labk
   check "the pods live on" pods_alive
   eventually 60 "and answer" one_answer
+  removal
 }
 
 echo "labk-vm: $(uname -r), $(nproc) processors, up in $(uptime_s) s"

@@ -131,6 +131,15 @@ func identify(r requester, name string, rec *record) verdict {
 	return approve("the node's PC")
 }
 
+// succession decides whether a PC may have a machine certificate of the present authority for the one that it comes with: only if that is not one itself.
+func succession(r requester, name string, rec *record, authority string) verdict {
+	v := identify(r, name, rec)
+	if v.approved && rec.Authority == authority && r.credential != rec.Previous {
+		return forbid("the node %s has a machine certificate of the present authority already", name)
+	}
+	return v
+}
+
 // clientRequest decides about a certificate by which a kubelet proves itself.
 func clientRequest(r requester, request *x509.CertificateRequest, usages []certificatesv1.KeyUsage, name string, rec *record) verdict {
 	if err := capi.ValidateKubeletClientCSR(request, usageSet(usages)); err != nil {

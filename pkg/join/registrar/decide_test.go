@@ -110,6 +110,29 @@ func TestIdentify(t *testing.T) {
 	}
 }
 
+func TestSuccession(t *testing.T) {
+	of := func(authority, credential, previous string) *record {
+		return &record{Machine: pc, Credential: credential, Previous: previous, Authority: authority}
+	}
+	for name, tc := range map[string]struct {
+		from     requester
+		record   *record
+		approved bool
+	}{
+		"of the authority of before":           {machine, of("old", machine.credential, ""), true},
+		"of an older labk's":                   {machine, of("", machine.credential, ""), true},
+		"it was given one, and did not get it": {machine, of("now", "X509SHA256=9", machine.credential), true},
+		"of the present authority":             {machine, of("now", machine.credential, "X509SHA256=9"), false},
+		"the PC before":                        {oldMachine, of("old", machine.credential, ""), false},
+		"another PC":                           {otherMachine, of("old", machine.credential, ""), false},
+		"forgotten":                            {machine, nil, false},
+	} {
+		if v := succession(tc.from, "pc1", tc.record, "now"); v.approved != tc.approved {
+			t.Errorf("%s: %+v", name, v)
+		}
+	}
+}
+
 func TestBelongs(t *testing.T) {
 	for name, tc := range map[string]struct {
 		from requester

@@ -110,7 +110,7 @@ func (r *registrar) handleMachine(ctx context.Context, csr *certificatesv1.Certi
 		return r.answer(ctx, csr, name, forbid("not what a joining PC may ask for"))
 	}
 	if !isToken {
-		return r.succeedMachine(ctx, csr, c, from, approved)
+		return r.succeedMachine(ctx, csr, name, from, approved)
 	}
 	token, err := r.client.CoreV1().Secrets(join.Namespace).Get(ctx, secretName(id), metav1.GetOptions{})
 	if err != nil && !(approved && apierrors.IsNotFound(err)) {
@@ -133,25 +133,27 @@ func (r *registrar) handleMachine(ctx context.Context, csr *certificatesv1.Certi
 			return err
 		}
 	}
-	return r.signMachine(ctx, csr, c, "")
+	return r.signMachine(ctx, csr, name, record{Machine: c.machine, Address: c.address, Since: r.now().UTC()})
 }
 
-// succeedMachine gives a PC that is noted as the node a machine certificate in the place of the one that it comes with.
-func (r *registrar) succeedMachine(ctx context.Context, csr *certificatesv1.CertificateSigningRequest, c claim, from requester, approved bool) error {
-	rec, err := r.records.get(ctx, c.name)
+// succeedMachine gives the PC that is noted as the node a machine certificate of the present authority for the one of before.
+func (r *registrar) succeedMachine(ctx context.Context, csr *certificatesv1.CertificateSigningRequest, name string, from requester, approved bool) error {
+	rec, err := r.records.get(ctx, name)
 	if err != nil {
 		return err
 	}
+	v := succession(from, name, rec, r.authority)
+	if !v.approved {
+		return r.answer(ctx, csr, name, v)
+	}
 	if !approved {
-		v := identify(from, c.name, rec)
-		if !v.approved {
-			return r.answer(ctx, csr, c.name, v)
-		}
 		if csr, err = r.approve(ctx, csr, v); err != nil {
 			return err
 		}
 	}
-	return r.signMachine(ctx, csr, c, from.credential)
+	next := *rec // whatever the request says of the PC: which one it is was decided when it joined
+	next.Previous = from.credential
+	return r.signMachine(ctx, csr, name, next)
 }
 
 func (r *registrar) approve(ctx context.Context, csr *certificatesv1.CertificateSigningRequest, v verdict) (*certificatesv1.CertificateSigningRequest, error) {
@@ -170,27 +172,24 @@ func plain(request *x509.CertificateRequest, usages []certificatesv1.KeyUsage) b
 		usageSet(usages).Equal(usageSet([]certificatesv1.KeyUsage{certificatesv1.UsageDigitalSignature, certificatesv1.UsageClientAuth}))
 }
 
-// signMachine signs a machine certificate and notes it, with the credential of the one that it takes the place of, if any.
-func (r *registrar) signMachine(ctx context.Context, csr *certificatesv1.CertificateSigningRequest, c claim, previous string) error {
+// signMachine signs a machine certificate of the node and notes it.
+func (r *registrar) signMachine(ctx context.Context, csr *certificatesv1.CertificateSigningRequest, name string, rec record) error {
 	cert, err := r.signer.SignRequest(csr.Spec.Request)
 	if err != nil {
-		return fmt.Errorf("sign the machine certificate of %s: %w", c.name, err)
+		return fmt.Errorf("sign the machine certificate of %s: %w", name, err)
 	}
 	block, _ := pem.Decode(cert)
 	if block == nil {
 		return errors.New("sign a machine certificate: no PEM came back")
 	}
 	sum := sha256.Sum256(block.Bytes)
-	rec := record{
-		Machine: c.machine, Address: c.address, Credential: "X509SHA256=" + hex.EncodeToString(sum[:]), Previous: previous, Authority: r.authority,
-		Since: r.now().UTC(),
-	}
-	if err := r.records.put(ctx, c.name, rec); err != nil { // before the PC has it: what it may is looked up there
+	rec.Credential, rec.Authority = "X509SHA256="+hex.EncodeToString(sum[:]), r.authority
+	if err := r.records.put(ctx, name, rec); err != nil { // before the PC has it: what it may is looked up there
 		return err
 	}
 	csr.Status.Certificate = cert
 	if _, err := r.client.CertificatesV1().CertificateSigningRequests().UpdateStatus(ctx, csr, metav1.UpdateOptions{}); err != nil {
-		return fmt.Errorf("hand out the machine certificate of %s: %w", c.name, err)
+		return fmt.Errorf("hand out the machine certificate of %s: %w", name, err)
 	}
 	return nil
 }

@@ -38,9 +38,8 @@ metadata: {name: old-style, annotations: {kubernetes.io/service-account.name: de
 type: kubernetes.io/service-account-token
 `
 
-// The subtests share one lab and change it: they run in this order.
+// The subtests share one lab and change it: they run in this order. It is not parallel: its four PCs take most of the inotify instances that a user has.
 func TestAuthorities(t *testing.T) {
-	t.Parallel()
 	w := start(t, cluster.Options{Agents: 2, Hosts: 4})
 	w.Apply(t, w.namespace, tokenSecret)
 	b := before{client: w.client(t), roots: w.ReadFile(t, cluster.ServerTLS+"trust/server-ca.crt"), joinToken: w.Token(t)}

@@ -24,7 +24,9 @@ ip route show table all | sed 's/^/route /; s/$/\t/'
 ip rule show | sed 's/^/rule /; s/$/\t/'
 ip neigh show nud permanent | sed 's/^/neighbour /; s/$/\t/'
 if command -v nft >/dev/null; then nft list ruleset | awk '/^table/ { t = $2 " " $3 } { gsub(/\t/, " "); sub(/counter packets [0-9]+ bytes [0-9]+/, "counter"); print "nft " t " " $0 "\t" }'; fi
-for p in iptables-legacy-save ip6tables-legacy-save; do if command -v $p >/dev/null; then $p | grep -v '^#' | sed -E 's/\[[0-9]+:[0-9]+\]//; s/^/'$p' /; s/$/\t/'; fi; done
+for p in iptables-save ip6tables-save iptables-legacy-save ip6tables-legacy-save; do
+	if command -v $p >/dev/null; then $p 2>/dev/null | sed -nE '/^(-A|:[^ ]* -)/{ s/ \[[0-9]+:[0-9]+\]//; s/^/'$p' /; s/$/\t/; p; }'; fi
+done
 find /sys/fs/cgroup -type d -printf 'cgroup %p\t\n' | grep -v -e /system.slice/ -e /user.slice -e /init.scope
 for p in /proc/[0-9]*; do
 	[ -r $p/exe ] && c=$(tr '\0' ' ' <$p/cmdline 2>/dev/null) || continue

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/labk/labk/tests/e2e/cluster"
+	"github.com/labk/labk/tests/images"
 )
 
 func TestMain(m *testing.M) { cluster.Main(m) }
@@ -16,12 +17,13 @@ func TestMain(m *testing.M) { cluster.Main(m) }
 // foreign is what somebody else has on the PC: rules of nft and of iptables, another container runtime's and another CNI network's files, a forwarding PC's settings.
 const foreign = `
 set -e
-nft -f - <<'END'
+if command -v nft >/dev/null; then nft -f - <<'END'
 table inet mine {
 	set friends { type ipv4_addr; elements = { 192.0.2.1 } }
 	chain input { type filter hook input priority 0; policy accept; ip saddr @friends counter accept; }
 }
 END
+fi
 iptables -A INPUT -p tcp --dport 9 -m comment --comment "mine" -j ACCEPT
 iptables -t nat -N MINE
 iptables -t nat -A POSTROUTING -s 198.51.100.0/24 -j MINE
@@ -59,11 +61,19 @@ func busy(t *testing.T, c *cluster.Cluster) {
 	c.Kubectl(t, "wait", "-n", "kube-system", "--for=condition=Available", "deployment/coredns", "--timeout=100s")
 }
 
+// install makes labk a service that runs.
+func install(t *testing.T, n *cluster.Node, role string, args ...string) {
+	t.Helper()
+	if r := n.Exec(t, nil, append([]string{n.Program(), "install", role}, args...)...); r.Err != nil {
+		t.Fatalf("%v\n%s", r.Err, r.Stdout)
+	}
+}
+
 // uninstall runs labk uninstall and says how long that took.
-func uninstall(t *testing.T, n *cluster.Node, args ...string) string {
+func uninstall(t *testing.T, n *cluster.Node, program string, args ...string) string {
 	t.Helper()
 	began := time.Now()
-	r := n.Exec(t, nil, append([]string{n.Program(), "uninstall"}, args...)...)
+	r := n.Exec(t, nil, append([]string{program, "uninstall"}, args...)...)
 	if r.Err != nil {
 		t.Fatalf("%v\n%s", r.Err, r.Stdout)
 	}
@@ -96,9 +106,7 @@ func asBefore(t *testing.T, n *cluster.Node, before map[string]string, may ...st
 		t.Errorf("%s is not as before:\n%s", n.Host.Name(), strings.Join(left, "\n"))
 	}
 	// the host's network works
-	other := n.Host.Addr().As4()
-	other[3] = 1
-	n.Sh(t, "ip route get 192.0.2.1 && ip -br addr show eth0 | grep UP")
+	n.Sh(t, "bash -c 'exec 3<>/dev/tcp/"+n.Host.Addr().String()+"/1' 2>&1 | grep refused; ip -br addr show eth0 | grep UP; ip route get 198.51.100.1")
 }
 
 func hasPrefix(s string, prefixes []string) bool {
@@ -114,15 +122,15 @@ func hasPrefix(s string, prefixes []string) bool {
 func TestServices(t *testing.T) {
 	c := cluster.Hosts(t, 2)
 	before := prepare(t, c)
-	c.Server.InstallByHand(t)
-	c.Agents[0].InstallByHand(t, c.JoinArgs(t)...)
+	install(t, c.Server, "server")
+	install(t, c.Agents[0], "agent", c.JoinArgs(t)...)
 	busy(t, c)
 	for i, n := range []*cluster.Node{c.Agents[0], c.Server} {
-		uninstall(t, n)
-		asBefore(t, n, before[1-i], "file /usr/local/bin/labk")
+		uninstall(t, n, "labk")
+		asBefore(t, n, before[1-i])
 	}
-	uninstall(t, c.Server) // once more: there is nothing
-	asBefore(t, c.Server, before[0], "file /usr/local/bin/labk")
+	uninstall(t, c.Server, c.Server.Program()) // once more: there is nothing
+	asBefore(t, c.Server, before[0])
 }
 
 // A server that was only run by hand is not ended without being told so; a killed one is cleared away.
@@ -133,23 +141,22 @@ func TestByHand(t *testing.T) {
 	n.Start(t)
 	n.WaitUp(t)
 	busy(t, c)
-	running := look(t, n)
+	const containers = `pgrep -f '^/pause|^/coredns' | sort; cat /proc/$(pgrep -of "server$")/stat | cut -d ' ' -f 22`
+	running := n.Sh(t, containers)
 	r := n.Exec(t, nil, n.Program(), "uninstall")
 	r.Refused(t, 1, "started by hand", "--force")
-	for _, d := range difference(running, look(t, n)) {
-		if !strings.Contains(d, "/containerd/") && !strings.Contains(d, "/server/db") && !strings.Contains(d, "process ") {
-			t.Logf("meanwhile: %s", d)
-		}
+	if now := n.Sh(t, containers); now != running {
+		t.Errorf("a refusal changed the processes %s to %s", running, now)
 	}
 	if out := c.Kubectl(t, "get", "pod", "stubborn", "-o", "jsonpath={.status.phase}"); out != "Running" {
 		t.Errorf("the pod is %s after a refusal", out)
 	}
-	uninstall(t, n, "--force")
+	uninstall(t, n, n.Program(), "--force")
 	_ = n.Wait(t)
 	asBefore(t, n, before)
 }
 
-// What a power cut, and somebody with rm, left.
+// What a crash, and somebody with rm, left; and nft is not there any more.
 func TestHalfRemoved(t *testing.T) {
 	c := cluster.Hosts(t, 1)
 	n := c.Server
@@ -159,11 +166,56 @@ func TestHalfRemoved(t *testing.T) {
 	busy(t, c)
 	n.Signal(t, syscall.SIGKILL)
 	_ = n.Wait(t)
-	n.Sh(t, `rm -rf /var/lib/labk/server /run/labk/containerd/io.containerd.grpc.v1.cri /run/labk/containerd/io.containerd.runtime.v2.task/k8s.io/*/init.pid /var/lib/cni/results/labk-* 2>/dev/null
-		pkill -KILL -f containerd-shim; ip link delete flannel.1; nft delete table ip kube-proxy`)
-	uninstall(t, n)
-	// Nobody knows any more which of the shims' states were whose.
+	n.Sh(t, `rm -rf /var/lib/labk/server /run/labk/containerd/io.containerd.grpc.v1.cri /run/labk/containerd/io.containerd.runtime.v2.task /var/lib/cni/results/labk-* 2>/dev/null
+		pkill -KILL -f '[c]ontainerd-shim'; ip link delete flannel.1; nft delete table ip kube-proxy; mv /usr/sbin/nft /usr/sbin/iptables /root/`)
+	uninstall(t, n, n.Program())
+	n.Sh(t, "mv /root/nft /root/iptables /usr/sbin/")
 	asBefore(t, n, before)
+}
+
+// Where there is no nft, the rules are those of iptables, of the new one or the old.
+func TestIPTables(t *testing.T) {
+	root := cluster.HostRoot(t, append(images.BareHost(), "iptables")...)
+	for _, kind := range []string{"nft", "legacy"} {
+		t.Run(kind, func(t *testing.T) {
+			c := cluster.HostsOver(t, 1, root)
+			n := c.Server
+			n.Sh(t, "update-alternatives --set iptables /usr/sbin/iptables-"+kind+" && update-alternatives --set ip6tables /usr/sbin/ip6tables-"+kind)
+			before := prepare(t, c)[0]
+			n.Start(t)
+			n.WaitUp(t)
+			busy(t, c)
+			if n.Sh(t, "iptables-save | grep -c KUBE-SERVICES") == "0" {
+				t.Fatal("labk has made no rules")
+			}
+			uninstall(t, n, n.Program(), "--force")
+			_ = n.Wait(t)
+			asBefore(t, n, before)
+		})
+	}
+}
+
+// Another Kubernetes node of the PC keeps what it shares with labk's.
+func TestOtherNode(t *testing.T) {
+	c := cluster.Hosts(t, 1)
+	n := c.Server
+	n.Start(t)
+	n.WaitUp(t)
+	busy(t, c)
+	n.Signal(t, syscall.SIGTERM)
+	_ = n.Wait(t)
+	const pod = "kubepods/besteffort/pod01234567-89ab-cdef-0123-456789abcdef"
+	n.Sh(t, `mkdir /sys/fs/cgroup/pids/`+pod+` && cp /bin/sleep /root/kubelet && (setsid /root/kubelet 10000 >/dev/null 2>&1 &) &&
+		sh -c 'echo $$ >/sys/fs/cgroup/pids/`+pod+`/cgroup.procs; setsid sleep 20000 >/dev/null 2>&1 &'`)
+	if out := uninstall(t, n, n.Program()); !strings.Contains(out, "kubelet (") {
+		t.Errorf("it does not say whose it left")
+	}
+	if out := n.Sh(t, `pgrep -f '^sleep 20000' >/dev/null && pgrep -f '^/root/kubelet' >/dev/null && nft list table ip kube-proxy >/dev/null && ls -d /sys/fs/cgroup/pids/`+pod); !strings.HasSuffix(out, pod) {
+		t.Errorf("what the other node has: %s", out)
+	}
+	if out := n.Sh(t, `ls -d /run/labk /var/lib/labk 2>/dev/null; pgrep -fl '^/coredns|^/pause|[c]ontainerd-shim'; nft list tables | grep labk; ls /run/netns; find /sys/fs/cgroup -name 'pod*-*' | grep -v 01234567; true`); out != "" {
+		t.Errorf("left of labk: %s", out)
+	}
 }
 
 // After a power cut there is only the disk; and data that are kept make the same cluster again.
@@ -171,15 +223,15 @@ func TestKeepData(t *testing.T) {
 	c := cluster.Hosts(t, 1)
 	n := c.Server
 	before := prepare(t, c)[0]
-	n.InstallByHand(t)
+	install(t, n, "server", "--node-label", "room=7")
 	busy(t, c)
 	c.Kubectl(t, "create", "configmap", "kept")
-	out := uninstall(t, n, "--keep-data")
+	out := uninstall(t, n, "labk", "--keep-data")
 	if !strings.Contains(out, "kept: /var/lib/labk") {
 		t.Errorf("it does not say what it kept")
 	}
-	asBefore(t, n, before, "file /usr/local/bin/labk", "file /var/lib/labk")
-	n.InstallByHand(t)
+	asBefore(t, n, before, "file /var/lib/labk", "file /etc/labk/config.yaml")
+	install(t, n, "server")
 	c.Kubectl(t, "get", "configmap", "kept")
 	c.Kubectl(t, "wait", "--for=condition=Ready", "pod", "stubborn", "--timeout=100s")
 	n.Systemctl(t, "disable", "labk")
@@ -192,8 +244,8 @@ func TestKeepData(t *testing.T) {
 		t.Fatal(err)
 	}
 	n.Sh(t, "systemctl is-system-running --wait")
-	uninstall(t, n)
-	if r := n.Exec(t, nil, "sh", "-c", `ls -d /var/lib/labk /etc/labk/kubeconfig.yaml /etc/systemd/system/labk.service /var/log/pods /var/lib/kubelet /run/labk`); r.Stdout != "" {
+	uninstall(t, n, "labk")
+	if r := n.Exec(t, nil, "sh", "-c", `ls -d /var/lib/labk /usr/local/bin/labk /etc/labk/kubeconfig.yaml /etc/systemd/system/labk.service /var/log/pods /var/lib/kubelet /run/labk`); r.Stdout != "" {
 		t.Errorf("left: %s", r.Stdout)
 	}
 }

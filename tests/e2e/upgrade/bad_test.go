@@ -60,6 +60,7 @@ func TestBadPrograms(t *testing.T) {
 		testRolledBack(t, w, "v1.37.1+labk7", "hang", "not ready after 5s", "--timeout", "5s")
 	})
 	t.Run("spoils the data", func(t *testing.T) { testRolledBack(t, w, "v1.38.0+labk1", "spoil", "this program is broken") })
+	t.Run("gone back by hand", func(t *testing.T) { testBackByHand(t, w) })
 	if out := w.Server.Sh(t, "ls /var/lib/labk/server/db"); !strings.Contains(out, "failed-v1.38.0+labk1.db") {
 		t.Errorf("what the bad program made of the datastore is not kept: %s", out)
 	}
@@ -92,6 +93,23 @@ func testRolledBack(t *testing.T, w *world, version, mode, says string, args ...
 	if names := keysIn(t, w.Server, "/var/lib/labk/server/db/before-"+version+".db"); !strings.Contains(names, "/registry/configmaps/default/"+name) {
 		t.Error("the copy of the datastore does not have the last object")
 	}
+}
+
+// A power cut in the middle of an upgrade to another minor version: nobody went back, so a person does.
+func testBackByHand(t *testing.T, w *world) {
+	w.Kubectl(t, "create", "configmap", "kept")
+	w.Server.Sh(t, `systemctl stop labk && cd /usr/local/bin && cp -a labk .labk.previous && cd /var/lib/labk && cp server/db/state.db server/db/before-v1.38.0+labk1.db && echo v1.38.0+labk1 >version`)
+	w.put(t, w.Server, badProgram(t, "v1.38.0+labk1", "spoil"))
+	w.Server.Sh(t, "install -m 755 "+badFile+" "+installed+"; ! "+installed+" server")
+	run := func(args ...string) cluster.Result {
+		return w.Server.Exec(t, nil, append([]string{previous, "upgrade", "--back"}, args...)...)
+	}
+	run().Refused(t, 1, "v1.38.0+labk1 is another minor version than "+w.now, "--restore", "lose all that changed")
+	if r := run("--restore"); r.Code != 0 {
+		t.Fatalf("%s\n%s", r.Stderr, w.Server.Journal(t))
+	}
+	w.runs(t, w.Server, w.now)
+	w.Kubectl(t, "get", "configmap", "kept")
 }
 
 // put writes a program into the host; not executable, as a download is not.

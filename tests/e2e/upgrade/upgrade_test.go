@@ -164,6 +164,24 @@ func TestUpgrade(t *testing.T) {
 	t.Run("copy", func(t *testing.T) { testCopy(t, w) })
 	t.Run("again", func(t *testing.T) { testAgain(t, w) })
 	t.Run("older", func(t *testing.T) { testOlder(t, w) })
+	t.Run("back", func(t *testing.T) { testBack(t, w) })
+}
+
+// Going back within a minor version keeps what happened since, and can be taken back itself.
+func testBack(t *testing.T, w *world) {
+	upgrade(t, w.Server, "--back", "--from", w.nextFile).Refused(t, 2, "--back goes with --restore alone")
+	w.Kubectl(t, "create", "configmap", "since")
+	for _, version := range []string{w.now, w.next} {
+		if r := upgrade(t, w.Server, "--back"); r.Code != 0 {
+			t.Fatal(w.Server.Journal(t))
+		}
+		w.runs(t, w.Server, version)
+		w.Kubectl(t, "get", "configmap", "since")
+	}
+	if r := upgrade(t, w.Agents[0], "--back"); r.Code != 0 {
+		t.Fatal(w.Agents[0].Journal(t))
+	}
+	w.runs(t, w.Agents[0], w.now)
 }
 
 // The copy of the datastore from before is whole.
