@@ -60,7 +60,7 @@ func TestStaysKorean(t *testing.T) {
 	}
 }
 
-// part is what the languages must have in common: a heading with the prose below it, a row of a table, or a block of commands.
+// part is what the languages must have in common: a heading, a paragraph, an item of a list, a row of a table, or a block of commands.
 type part struct {
 	kind, text string
 	line       int
@@ -69,7 +69,7 @@ type part struct {
 // parts cuts a page up.
 func parts(text string) (all []part) {
 	add := func(kind, text string, line int) { all = append(all, part{kind, text, line}) }
-	prose, inFence := 0, false
+	inFence := false
 	add("start", "", 1)
 	for i, line := range strings.Split(text, "\n") {
 		last := &all[len(all)-1]
@@ -82,15 +82,18 @@ func parts(text string) (all []part) {
 			inFence = true
 			add(line, "", i+1)
 		case strings.HasPrefix(line, "#"):
-			add(line[:strings.LastIndex(line, "#")+1], line, i+1)
-			prose = len(all) - 1
+			add(heading.FindString(line), line, i+1)
 		case strings.HasPrefix(line, "| "):
 			add("row", line, i+1)
+		case item.MatchString(line):
+			add("item", line, i+1)
+		case line == "", strings.HasPrefix(line, "<!--"): // comments say where the English page is made from
+			add("paragraph", "", i+2)
 		default:
-			all[prose].text += "\n" + line
+			last.text += "\n" + line
 		}
 	}
-	return all
+	return slices.DeleteFunc(all, func(p part) bool { return p.kind == "paragraph" && p.text == "" })
 }
 
 // command is a line of a block of commands without the comment at its end, which is translated.
@@ -100,7 +103,9 @@ func command(line string) string {
 }
 
 var (
-	code = regexp.MustCompile("`[^`]+`")
+	heading = regexp.MustCompile(`^#+`)
+	item    = regexp.MustCompile(`^(?:-|\d+\.) `)
+	code    = regexp.MustCompile("`[^`]+`")
 	// fixed is what both languages write alike outside of code, too: flags, paths, kernel options, figures.
 	fixed = regexp.MustCompile(`--[a-z][a-z-]+|/(?:etc|proc|sys|var|run|usr|opt)/[\w./-]*\w|[A-Z]+_[A-Z_]+|\d+(?:[.,/:]\d+)*`)
 )
