@@ -136,7 +136,7 @@ func TestHangingProbe(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	hanging := Probe{Fault: Fault{Code: "X1"}, look: func(context.Context, Host) finding { cancel(); <-release; return pass("late") }}
 	results := Run(ctx, Host{}, []Probe{hanging})
-	if results[0].Status != Warn || !strings.Contains(results[0].Detail, "no answer") {
+	if results[0].Status != Warn || !results[0].Late || !strings.Contains(results[0].Detail, "no answer") {
 		t.Errorf("got %+v", results[0])
 	}
 }
