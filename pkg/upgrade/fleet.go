@@ -48,6 +48,9 @@ func Fleet(ctx context.Context, o FleetOptions) error {
 		return fmt.Errorf("list the nodes: %w", err)
 	}
 	todo, off := o.plan(nodes.Items)
+	if len(todo) == 0 && len(off) == 0 {
+		o.Say("every agent has %s", o.Version)
+	}
 	if o.Drain { // before the first PC is touched
 		for _, name := range todo {
 			if _, err := o.movable(ctx, name); err != nil {

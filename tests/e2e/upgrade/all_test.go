@@ -14,21 +14,7 @@ func TestAll(t *testing.T) {
 	w := start(t, 2)
 	first, second := w.Agents[0], w.Agents[1]
 	namespace := w.Namespace(t)
-	w.Apply(t, namespace, fmt.Sprintf(`
-apiVersion: apps/v1
-kind: Deployment
-metadata: {name: hello}
-spec:
-  replicas: 4
-  selector: {matchLabels: {app: hello}}
-  template:
-    metadata: {labels: {app: hello}}
-    spec:
-      terminationGracePeriodSeconds: 0
-      containers: [{name: hello, image: %s, command: [sleep, "100000"]}]
-      topologySpreadConstraints: [{maxSkew: 1, topologyKey: kubernetes.io/hostname, whenUnsatisfiable: ScheduleAnyway, labelSelector: {matchLabels: {app: hello}}}]
-`, w.Busybox(t)))
-	w.Kubectl(t, "rollout", "status", "-n", namespace, "deployment/hello", "--timeout=60s")
+	w.spread(t, namespace)
 	upgrade(t, first, "--all").Refused(t, 2, "--all is for the server")
 	upgrade(t, w.Server, "--from", "server").Refused(t, 2, "--from server is for agents")
 
@@ -68,9 +54,29 @@ spec:
 	if now := w.containers(t, namespace); fmt.Sprint(now) != fmt.Sprint(before) {
 		t.Errorf("containers before: %v, after: %v", before, now)
 	}
-	if r := upgrade(t, w.Server, "--all"); r.Code != 0 {
-		t.Error("an upgrade with nothing to do failed")
+	if r := upgrade(t, w.Server, "--all"); r.Code != 0 || !strings.Contains(r.Stderr, "every agent has "+w.next) {
+		t.Error("an upgrade with nothing to do failed, or said nothing")
 	}
+}
+
+// spread starts pods on all PCs that may be moved.
+func (w *world) spread(t *testing.T, namespace string) {
+	t.Helper()
+	w.Apply(t, namespace, fmt.Sprintf(`
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: hello}
+spec:
+  replicas: 4
+  selector: {matchLabels: {app: hello}}
+  template:
+    metadata: {labels: {app: hello}}
+    spec:
+      terminationGracePeriodSeconds: 0
+      containers: [{name: hello, image: %s, command: [sleep, "100000"]}]
+      topologySpreadConstraints: [{maxSkew: 1, topologyKey: kubernetes.io/hostname, whenUnsatisfiable: ScheduleAnyway, labelSelector: {matchLabels: {app: hello}}}]
+`, w.Busybox(t)))
+	w.Kubectl(t, "rollout", "status", "-n", namespace, "deployment/hello", "--timeout=60s")
 }
 
 // notReady marks a node whose labk is off as the controllers do half a minute later.
