@@ -51,7 +51,7 @@ done <<-END
 	coredns github.com/coredns/coredns
 	kine github.com/k3s-io/kine
 	etcd-api go.etcd.io/etcd/api/v3
-	sqlite modernc.org/sqlite
+	modernc-sqlite modernc.org/sqlite
 END
 set_var github.com/labk/labk/pkg/version.Components "$components"
 set_var github.com/containerd/containerd/v2/version.Version "$(required github.com/containerd/containerd/v2)"

@@ -6,16 +6,32 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/env.sh
 
+# tested lists the packages that have tests: "race PACKAGE", or "plain PACKAGE" for one that links Kubernetes' own components, which would all be compiled once
+# more for the race detector.
+tested() {
+	# shellcheck disable=SC2016 # Go's template
+	go list -f '{{if or .TestGoFiles .XTestGoFiles}}{{$how := "race"}}{{range .Deps}}{{if eq . "k8s.io/kubernetes/cmd/kubelet/app"}}{{$how = "plain"}}{{end}}{{end}}{{$how}} {{.ImportPath}}{{end}}' \
+		./cmd/... ./pkg/... ./package/... ./tests/... | grep -v /tests/e2e
+}
+
 unit() {
-	local race=${RACE--race} packages
-	# Only packages that have tests: the others would be compiled with the race detector for nothing, and all of Kubernetes with them.
-	packages=${PACKAGES:-$(go list -f '{{if or .TestGoFiles .XTestGoFiles}}{{.ImportPath}}{{end}}' ./cmd/... ./pkg/... ./package/... ./tests/... |
-		grep -v /tests/e2e)}
-	if [ -n "$race" ]; then
-		export CGO_ENABLED=1
+	local race=${RACE--race} all how packages
+	if [ -n "${PACKAGES:-}" ]; then
+		# shellcheck disable=SC2086 # a list of words
+		all=$(printf 'race %s\n' $PACKAGES)
+	else
+		all=$(tested)
 	fi
-	# shellcheck disable=SC2086 # lists of words
-	go test $race -timeout 10m $packages
+	for how in race plain; do
+		packages=$(awk -v how=$how '$1 == how { print $2 }' <<<"$all")
+		[ -n "$packages" ] || continue
+		# shellcheck disable=SC2086 # lists of words
+		if [ $how = race ] && [ -n "$race" ]; then
+			CGO_ENABLED=1 go test $race -timeout 10m $packages
+		else
+			go test -timeout 10m $packages
+		fi
+	done
 }
 
 e2e() {

@@ -101,6 +101,9 @@ func newUpgrader(c *cli.Context, show *progress) (*upgrader, error) {
 	}
 	if self, err := process.Running(c.Context); err == nil {
 		cfg.DataDir = self.DataDir // whatever it was started with
+		if last, err := process.ReadRecord(paths.Data(cfg.DataDir)); err == nil && last != nil {
+			cfg.NodeName = last.Node
+		}
 	}
 	u := &upgrader{cfg: cfg, record: record, show: show}
 	u.pcs = upgrade.Options{Server: server, Config: &u.cfg, From: upgrade.FromFile(from), Patience: c.Duration("timeout"), Say: show.say}

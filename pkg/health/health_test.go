@@ -214,6 +214,8 @@ func document() string {
 	var b strings.Builder
 	b.WriteString(`# Faults
 
+English · [한국어](ko/faults.md)
+
 What can be wrong with a PC and with the labk on it. A code never changes its meaning.
 
 ` + "`labk check`" + ` looks for all that can be seen without a running labk, and starts nothing; a server or agent does the same first and stops at
@@ -247,6 +249,34 @@ func lookedFor(p Probe) string {
 		return "before a start"
 	}
 	return "before a start, " + times
+}
+
+// The Korean page has a row for each fault and for nothing else, with the same severity and times.
+func TestKoreanDocs(t *testing.T) {
+	const path = "../../docs/ko/faults.md"
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rows := map[string]string{}
+	for _, line := range strings.Split(string(data), "\n") {
+		if strings.HasPrefix(line, "| LABK") {
+			rows[strings.Fields(line)[1]] = line
+		}
+	}
+	severities := map[Severity]string{Fatal: "치명적", Warning: "경고"}
+	times := strings.NewReplacer("before a start", "시작 전", "each minute", "1분마다", "each hour", "1시간마다")
+	for _, p := range Probes() {
+		columns := strings.Split(strings.Trim(rows[p.Code], "| "), " | ")
+		delete(rows, p.Code)
+		end := []string{severities[p.Severity], times.Replace(lookedFor(p))}
+		if len(columns) != 6 || slices.Contains(columns, "") || !slices.Equal(columns[4:], end) {
+			t.Errorf("%s has no row for %s with a title, a cause, a remedy and %q: %q", path, p.Code, end, columns)
+		}
+	}
+	for code := range rows {
+		t.Errorf("%s has a row for %s, which is no fault", path, code)
+	}
 }
 
 func TestCatalog(t *testing.T) {

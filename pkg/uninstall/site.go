@@ -25,6 +25,7 @@ type site struct {
 	// pods and services are the addresses of pods and services.
 	pods, services netip.Prefix
 	backend        string
+	agentNode      string // the node's name, if this PC is an agent
 }
 
 // unit is a systemd unit or an OpenRC script that runs labk.
@@ -64,6 +65,9 @@ func findSite(o Options) (*site, error) {
 		return nil, err
 	}
 	s.kubeconfig, s.backend = cfg.WriteKubeconfig, cfg.FlannelBackend
+	if exists(s.data.AgentTLS()) && !exists(s.data.ServerTLS()) {
+		s.agentNode = cfg.NodeName
+	}
 	cidrs := [2]string{cfg.ClusterCIDR, cfg.ServiceCIDR}
 	var shared map[string]string // an agent knows them from its server
 	if text, err := os.ReadFile(s.data.ClusterOptions()); err == nil && json.Unmarshal(text, &shared) == nil && shared["cluster-cidr"] != "" {
@@ -94,7 +98,7 @@ func (s *site) setData(dir string) error {
 	if err != nil {
 		return fmt.Errorf("look into the data folder: %w", err)
 	}
-	known := []string{"lock", "data", "server", "agent", "version"}
+	known := []string{"lock", "data", "server", "agent", "version", "last-run.json"}
 	ours := slices.ContainsFunc(entries, func(e os.DirEntry) bool { return slices.Contains(known, e.Name()) })
 	if len(entries) > 0 && !ours {
 		return fmt.Errorf("%s does not look like a data folder of labk: name the right one with --data-dir", dir)

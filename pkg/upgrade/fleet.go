@@ -21,6 +21,7 @@ import (
 	nodeutil "k8s.io/kubernetes/pkg/util/node"
 
 	"github.com/labk/labk/pkg/upgrade/request"
+	"github.com/labk/labk/pkg/version"
 )
 
 // FleetOptions of an upgrade of all agents.
@@ -46,17 +47,7 @@ func Fleet(ctx context.Context, o FleetOptions) error {
 	if err != nil {
 		return fmt.Errorf("list the nodes: %w", err)
 	}
-	slices.SortFunc(nodes.Items, func(a, b corev1.Node) int { return strings.Compare(a.Name, b.Name) })
-	var todo, off []string
-	for i := range nodes.Items {
-		switch n := &nodes.Items[i]; {
-		case n.Name == o.Own, n.Status.NodeInfo.KubeletVersion == o.Version:
-		case !nodeutil.IsNodeReady(n):
-			off = append(off, n.Name)
-		default:
-			todo = append(todo, n.Name)
-		}
-	}
+	todo, off := o.plan(nodes.Items)
 	if o.Drain { // before the first PC is touched
 		for _, name := range todo {
 			if _, err := o.movable(ctx, name); err != nil {
@@ -74,6 +65,29 @@ func Fleet(ctx context.Context, o FleetOptions) error {
 		return fmt.Errorf("left out, because they are not Ready: %s: run `labk upgrade --all` again when they are", listed(off))
 	}
 	return nil
+}
+
+// plan says which nodes are to be upgraded, in the order of their names, and which of those can't be because they are off.
+func (o *FleetOptions) plan(nodes []corev1.Node) (todo, off []string) {
+	for i := range nodes {
+		n := &nodes[i]
+		has := n.Status.NodeInfo.KubeletVersion
+		if n.Name == o.Own || has == o.Version {
+			continue
+		}
+		if order, err := version.Compare(has, o.Version); err == nil && order > 0 {
+			o.Say("%s: left as it is, because its %s is newer", n.Name, has)
+			continue
+		}
+		if nodeutil.IsNodeReady(n) {
+			todo = append(todo, n.Name)
+		} else {
+			off = append(off, n.Name)
+		}
+	}
+	slices.Sort(todo)
+	slices.Sort(off)
+	return todo, off
 }
 
 func listed(names []string) string {
@@ -153,7 +167,8 @@ func (o *FleetOptions) uncordon(ctx context.Context, name string) {
 // await waits until the PC says what has become of the request, and is Ready with the version.
 func (o *FleetOptions) await(ctx context.Context, name string, r request.Request) error {
 	// Twice: the PC may first try the new program for as long as that, and then the one before.
-	ctx, cancel := context.WithTimeoutCause(ctx, 2*o.Patience, fmt.Errorf("it did not answer for %v", 2*o.Patience))
+	limit := 2 * max(o.Patience, DefaultPatience)
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("it did not answer for %v", limit))
 	defer cancel()
 	list := cache.NewListWatchFromClient(o.Client.CoreV1().RESTClient(), "nodes", "", fields.OneTermEqualSelector("metadata.name", name))
 	_, err := watchtools.UntilWithSync(ctx, list, &corev1.Node{}, nil, func(e watch.Event) (bool, error) {

@@ -86,7 +86,7 @@ func Replace(ctx context.Context, r Replacement) error {
 		return fmt.Errorf("%s did not come up: %w: there is no program before it", r.New.Text, cause)
 	}
 	r.Say("%s did not come up: going back to the program before", r.New.Text)
-	if err := r.back(context.WithoutCancel(ctx), old.Version); err != nil {
+	if err := r.back(context.WithoutCancel(ctx), old); err != nil {
 		return fmt.Errorf("%s did not come up: %w; and going back failed: %w: look at %s's log", r.New.Text, cause, err, r.Service.Name())
 	}
 	return &RolledBackError{Cause: cause, Version: r.New.Text}
@@ -136,8 +136,8 @@ func because(ctx context.Context, err error) error {
 	return err
 }
 
-// back brings the old program back.
-func (r *Replacement) back(ctx context.Context, version string) error {
+// back brings the old program back; before is the process that ran it.
+func (r *Replacement) back(ctx context.Context, before process.Self) error {
 	stop, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	if err := r.Service.Stop(stop); err != nil {
@@ -151,8 +151,14 @@ func (r *Replacement) back(ctx context.Context, version string) error {
 			return err
 		}
 	}
+	if !before.Up { // and need not be now: why it was not is nobody's concern here
+		restart, cancel := context.WithTimeout(ctx, r.Patience)
+		defer cancel()
+		_ = r.Service.Restart(restart)
+		return nil
+	}
 	// It has come up before: whoever has little patience with the new one gets the old one back all the same.
-	if err := r.restart(ctx, version, 0, max(r.Patience, DefaultPatience)); err != nil {
+	if err := r.restart(ctx, before.Version, 0, max(r.Patience, DefaultPatience)); err != nil {
 		return fmt.Errorf("start the program before, which is in its place again: %w", err)
 	}
 	return nil

@@ -2,6 +2,7 @@ package upgrade
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -84,6 +85,9 @@ func get(ctx context.Context, client *http.Client, page string, read func(io.Rea
 			return false, err
 		}
 		response, err := client.Do(request)
+		if errors.As(err, new(*tls.CertificateVerificationError)) {
+			return false, err
+		}
 		if err != nil {
 			last = err
 			return false, nil

@@ -33,6 +33,7 @@ func TestStatus(t *testing.T) {
 	}})
 	agent, late := c.Agents[0], c.Agent(t, 3, nil)
 	t.Run("never run", func(t *testing.T) { testNeverRun(t, late) })
+	t.Run("version", func(t *testing.T) { testVersion(t, c) })
 	t.Run("up", func(t *testing.T) { testUp(t, c, agent) })
 	t.Run("each minute", func(t *testing.T) { testEachMinute(t, c) })
 	t.Run("small disk", func(t *testing.T) { testSmallDisk(t, c, agent) })
@@ -119,6 +120,26 @@ func testNeverRun(t *testing.T, fresh *cluster.Node) {
 		t.Errorf("got %+v", s)
 	}
 	says(t, fresh, "does not run", "nor has it run with the data folder /var/lib/labk")
+}
+
+// The program knows what it is made of.
+func testVersion(t *testing.T, c *cluster.Cluster) {
+	r := c.Labk(t, "version", "-o", "json")
+	var v struct {
+		Version, Commit, Go, Platform string
+		Components                    map[string]string
+	}
+	if err := json.Unmarshal([]byte(r.Stdout), &v); err != nil {
+		t.Fatalf("%v: %s", err, r.Stdout)
+	}
+	if len(v.Commit) != 40 || !strings.HasPrefix(v.Go, "go1") || !strings.HasPrefix(v.Version, v.Components["kubernetes"]+"+labk") {
+		t.Errorf("got %+v", v)
+	}
+	for _, name := range []string{"cni-plugins", "containerd", "coredns", "etcd-api", "flannel", "kine", "kubernetes", "modernc-sqlite", "runc"} {
+		if !strings.HasPrefix(v.Components[name], "v") {
+			t.Errorf("%s is %q", name, v.Components[name])
+		}
+	}
 }
 
 func testUp(t *testing.T, c *cluster.Cluster, agent *cluster.Node) {

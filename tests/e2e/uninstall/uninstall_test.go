@@ -44,13 +44,18 @@ func prepare(t *testing.T, c *cluster.Cluster) (before []map[string]string) {
 	t.Helper()
 	for _, n := range c.Nodes() {
 		n.Sh(t, foreign)
-		// IPv6 addresses need a second to be decided.
-		cluster.Eventually(t, cluster.Limit, "a settled network", func() error {
-			return n.Exec(t, nil, "sh", "-c", `systemctl is-system-running --wait >/dev/null; ! ip -6 addr show | grep -q tentative`).Err
-		})
-		before = append(before, look(t, n))
+		before = append(before, settled(t, n))
 	}
 	return before
+}
+
+// settled surveys a host that has come up: its services, and its IPv6 addresses, which need a second to be decided.
+func settled(t *testing.T, n *cluster.Node) map[string]string {
+	t.Helper()
+	cluster.Eventually(t, cluster.Limit, "a settled host", func() error {
+		return n.Exec(t, nil, "sh", "-c", `systemctl is-system-running --wait >/dev/null; ! ip -6 addr show | grep -q tentative`).Err
+	})
+	return look(t, n)
 }
 
 // busy starts pods of all kinds and waits until they run.
@@ -125,8 +130,13 @@ func TestServices(t *testing.T) {
 	install(t, c.Server, "server")
 	install(t, c.Agents[0], "agent", c.JoinArgs(t)...)
 	busy(t, c)
+	const unit = "/etc/systemd/system/labk-agent.service"
+	c.Agents[0].Sh(t, "echo '# mine' >>"+unit)
 	for i, n := range []*cluster.Node{c.Agents[0], c.Server} {
-		uninstall(t, n, "labk")
+		out := uninstall(t, n, "labk")
+		if n == c.Agents[0] && !(strings.Contains(out, unit+", which had been edited by hand") && strings.Contains(out, "kubectl delete node "+n.Host.Name())) {
+			t.Errorf("it does not say that %s was somebody's, or what to do on the server", unit)
+		}
 		asBefore(t, n, before[1-i])
 	}
 	uninstall(t, c.Server, c.Server.Program()) // once more: there is nothing
@@ -137,6 +147,7 @@ func TestServices(t *testing.T) {
 func TestByHand(t *testing.T) {
 	c := cluster.Hosts(t, 1)
 	n := c.Server
+	n.Sh(t, "mkdir /var/lib/disk /var/lib/labk && mount --bind /var/lib/disk /var/lib/labk") // a disk for it alone
 	before := prepare(t, c)[0]
 	n.Start(t)
 	n.WaitUp(t)
@@ -151,9 +162,29 @@ func TestByHand(t *testing.T) {
 	if out := c.Kubectl(t, "get", "pod", "stubborn", "-o", "jsonpath={.status.phase}"); out != "Running" {
 		t.Errorf("the pod is %s after a refusal", out)
 	}
+	if r := n.Exec(t, nil, "script", "-qec", n.Program()+" uninstall --force", "/dev/null"); r.Code != 2 || !strings.Contains(r.Stdout, "--yes") {
+		t.Errorf("on a terminal it ends with %d: %s", r.Code, r.Stdout)
+	}
 	uninstall(t, n, n.Program(), "--force")
 	_ = n.Wait(t)
 	asBefore(t, n, before)
+}
+
+// What labk install has opened is closed again, and nothing else.
+func TestFirewall(t *testing.T) {
+	c := cluster.HostsOver(t, 1, cluster.HostRoot(t, append(images.PlainHost(), "ufw")...))
+	n := c.Server
+	n.Sh(t, "ufw allow 22/tcp && ufw --force enable")
+	before, status := settled(t, n), n.Sh(t, "ufw status numbered")
+	install(t, n, "server")
+	if n.Sh(t, "ufw status numbered") == status {
+		t.Error("installing has opened nothing")
+	}
+	uninstall(t, n, "labk")
+	if now := n.Sh(t, "ufw status numbered"); now != status {
+		t.Errorf("the firewall was\n%s\nand is\n%s", status, now)
+	}
+	asBefore(t, n, before, "file /etc/ufw/user", "file /run/ufw.lock") // written again, with the same rules
 }
 
 // What a crash, and somebody with rm, left; and nft is not there any more.

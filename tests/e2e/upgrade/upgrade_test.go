@@ -4,7 +4,6 @@ package upgrade
 import (
 	"encoding/json"
 	"fmt"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -34,7 +33,7 @@ type world struct {
 // start installs labk on a server and agents; the newer program is there, too.
 func start(t *testing.T, agents int) *world {
 	t.Helper()
-	next := nextProgram(t)
+	next := cluster.NextBinary(t)
 	w := &world{Cluster: cluster.Hosts(t, 1+agents), now: versionOf(t, cluster.Binary(t)), next: versionOf(t, next)}
 	w.nextFile = filepath.Join(lab.OptDir, filepath.Base(next))
 	install(t, w.Server)
@@ -49,26 +48,6 @@ func install(t *testing.T, n *cluster.Node, args ...string) {
 	if r := n.Exec(t, nil, append([]string{n.Program(), "install", string(n.Role)}, args...)...); r.Err != nil {
 		t.Fatalf("%v\n%s", r.Err, n.Journal(t))
 	}
-}
-
-// nextProgram is $LABK_NEXT, or labk-2 beside the tested program: the same with the next release number, built if it is not there.
-func nextProgram(t *testing.T) string {
-	t.Helper()
-	if path := os.Getenv("LABK_NEXT"); path != "" {
-		return path
-	}
-	path := filepath.Join(filepath.Dir(cluster.Binary(t)), "labk-2")
-	made, err := os.Stat(path)
-	tested, errTested := os.Stat(cluster.Binary(t))
-	if err == nil && errTested == nil && !made.ModTime().Before(tested.ModTime()) {
-		return path
-	}
-	build := exec.CommandContext(t.Context(), filepath.Join(cluster.Root(t), "scripts", "build.sh"))
-	build.Env = append(os.Environ(), "LABK_RELEASE=2", "LABK_OUTPUT="+path)
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("build the next release: %v\n%s", err, out)
-	}
-	return path
 }
 
 func versionOf(t *testing.T, program string) string {
