@@ -53,6 +53,28 @@ func TestPortTakenForReal(t *testing.T) {
 	}
 }
 
+// A program that the running labk is just starting has all that is open until it becomes another program.
+func TestPortOfAChildThatStarts(t *testing.T) {
+	f := newFake(t)
+	f.listens("tcp", "00000000:192B") // by the process 123
+	f.put(f.data().Lock(), "")
+	lock, err := lockfile.AcquireLock(f.data().Lock())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lock.Release()
+	if r := find(t, "LABK030").Run(context.Background(), f.Host); r.Status != Fail {
+		t.Errorf("got %+v for a port of another program", r)
+	}
+	own := f.path(fmt.Sprintf("proc/%d/fd", os.Getpid()))
+	if err := errors.Join(os.MkdirAll(own, 0o755), os.Symlink("socket:[4711]", own+"/7")); err != nil {
+		t.Fatal(err)
+	}
+	if r := find(t, "LABK030").Run(context.Background(), f.Host); r.Status != Pass {
+		t.Errorf("got %+v for a port that the running labk has, too", r)
+	}
+}
+
 func TestLock(t *testing.T) {
 	f := newFake(t)
 	look := func(status Status, says string) {
