@@ -12,7 +12,8 @@ if [ -f "$group/cgroup.controllers" ] && [ "$(cat "$group/cgroup.type" 2>/dev/nu
 	while read -r pid; do
 		echo "$pid" >"$group/init/cgroup.procs" || true # it may have ended meanwhile
 	done <"$group/cgroup.procs"
-	for controller in $(cat "$group/cgroup.controllers"); do
+	read -r controllers <"$group/cgroup.controllers"
+	for controller in $controllers; do
 		echo "+$controller" >"$group/cgroup.subtree_control"
 	done
 fi

@@ -14,6 +14,8 @@ const docsFile = "../../docs/configuration.md"
 
 const docsHead = `# Configuration
 
+English · [한국어](ko/configuration.md)
+
 Every option can stand in four places; a later one wins: built-in default, ` + "`/etc/labk/config.yaml`" + ` and then
 ` + "`/etc/labk/config.yaml.d/*.yaml`" + ` in the order of their names (another file: ` + "`--config`" + `), environment, command line.
 
@@ -60,5 +62,31 @@ func TestDocs(t *testing.T) {
 	data, err := os.ReadFile(docsFile)
 	if err != nil || string(data) != docs() {
 		t.Errorf("%s is not what the comments in config.go say (%v): run this test with -update", docsFile, err)
+	}
+}
+
+// The Korean page has a row for each option and for nothing else, with the same variable, role and default.
+func TestKoreanDocs(t *testing.T) {
+	const path = "../../docs/ko/configuration.md"
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rows := map[string]string{}
+	for _, line := range strings.Split(string(data), "\n") {
+		if name, _, row := strings.Cut(strings.TrimPrefix(line, "| `"), "` | "); row && strings.HasPrefix(line, "| `") {
+			rows[name] = line
+		}
+	}
+	roles := map[string]string{"": "모두", "server": "서버", "agent": "에이전트"}
+	for _, o := range Options() {
+		start := fmt.Sprintf("| `%s` | `%s` | %s | %s | ", o.Name, o.Env(), roles[o.Role], o.Default)
+		if usage, ok := strings.CutPrefix(rows[o.Name], start); !ok || strings.Trim(usage, " |") == "" {
+			t.Errorf("%s has no row that begins with %q and goes on: %q", path, start, rows[o.Name])
+		}
+		delete(rows, o.Name)
+	}
+	for name := range rows {
+		t.Errorf("%s has a row for %s, which is no option", path, name)
 	}
 }

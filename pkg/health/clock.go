@@ -22,7 +22,7 @@ func clockProbes() []Probe {
 		}, look: lookClock, again: Often},
 		{Fault: Fault{
 			Code: "LABK052", Title: "certificates' end", Severity: Fatal,
-			Cause:  "A certificate of this PC has ended, so that nobody accepts it. Near its end, with less than a quarter of its life left, it is a warning: a running labk renews its certificates earlier than that, so something keeps it from doing so.",
+			Cause:  "A certificate of this PC has ended, so that nobody accepts it. Near its end, with less than a twelfth of its life left, it is a warning: a running labk renews its certificates earlier than that, so something keeps it from doing so.",
 			Remedy: "run labk certificate rotate; for an authority (a name that ends in -ca) labk certificate rotate-ca on the server",
 		}, look: lookCertificatesEnd, live: true, again: Often},
 		{Fault: Fault{
@@ -46,8 +46,8 @@ func lookCertificates(_ context.Context, h Host) finding {
 	return pass("%d certificates have begun", len(all))
 }
 
-// nearEnd is the part of a certificate's life that is left when something must have gone wrong with renewing it.
-const nearEnd = 4
+// nearEnd is the part of a certificate's life that is left when something must have gone wrong with renewing it: the kubelet renews its own as late as with a tenth left.
+const nearEnd = 12
 
 func lookCertificatesEnd(_ context.Context, h Host) finding {
 	all := Certificates(h.data())

@@ -47,7 +47,7 @@ func dataProbes() []Probe {
 		{Fault: Fault{
 			Code: "LABK044", Title: "database", Severity: Fatal,
 			Cause:  "The SQLite file of the datastore is damaged: not a database, or shorter than it says itself. Never written over: what is left in it can still be saved.",
-			Remedy: "go back to a snapshot with labk snapshot restore, or move the file aside to begin with an empty cluster",
+			Remedy: "put a copy back (labk upgrade leaves before-VERSION.db beside it), or move the file aside to begin with an empty cluster",
 		}, look: lookDatabase, asRoot: true, again: Often},
 		{Fault: Fault{
 			Code: "LABK045", Title: "database's size", Severity: Warning,

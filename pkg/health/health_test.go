@@ -53,6 +53,28 @@ func TestPortTakenForReal(t *testing.T) {
 	}
 }
 
+// A program that the running labk is just starting has all that is open until it becomes another program.
+func TestPortOfAChildThatStarts(t *testing.T) {
+	f := newFake(t)
+	f.listens("tcp", "00000000:192B") // by the process 123
+	f.put(f.data().Lock(), "")
+	lock, err := lockfile.AcquireLock(f.data().Lock())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lock.Release()
+	if r := find(t, "LABK030").Run(context.Background(), f.Host); r.Status != Fail {
+		t.Errorf("got %+v for a port of another program", r)
+	}
+	own := f.path(fmt.Sprintf("proc/%d/fd", os.Getpid()))
+	if err := errors.Join(os.MkdirAll(own, 0o755), os.Symlink("socket:[4711]", own+"/7")); err != nil {
+		t.Fatal(err)
+	}
+	if r := find(t, "LABK030").Run(context.Background(), f.Host); r.Status != Pass {
+		t.Errorf("got %+v for a port that the running labk has, too", r)
+	}
+}
+
 func TestLock(t *testing.T) {
 	f := newFake(t)
 	look := func(status Status, says string) {
@@ -136,7 +158,7 @@ func TestHangingProbe(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	hanging := Probe{Fault: Fault{Code: "X1"}, look: func(context.Context, Host) finding { cancel(); <-release; return pass("late") }}
 	results := Run(ctx, Host{}, []Probe{hanging})
-	if results[0].Status != Warn || !strings.Contains(results[0].Detail, "no answer") {
+	if results[0].Status != Warn || !results[0].Late || !strings.Contains(results[0].Detail, "no answer") {
 		t.Errorf("got %+v", results[0])
 	}
 }
@@ -192,6 +214,8 @@ func document() string {
 	var b strings.Builder
 	b.WriteString(`# Faults
 
+English · [한국어](ko/faults.md)
+
 What can be wrong with a PC and with the labk on it. A code never changes its meaning.
 
 ` + "`labk check`" + ` looks for all that can be seen without a running labk, and starts nothing; a server or agent does the same first and stops at
@@ -225,6 +249,34 @@ func lookedFor(p Probe) string {
 		return "before a start"
 	}
 	return "before a start, " + times
+}
+
+// The Korean page has a row for each fault and for nothing else, with the same severity and times.
+func TestKoreanDocs(t *testing.T) {
+	const path = "../../docs/ko/faults.md"
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rows := map[string]string{}
+	for _, line := range strings.Split(string(data), "\n") {
+		if strings.HasPrefix(line, "| LABK") {
+			rows[strings.Fields(line)[1]] = line
+		}
+	}
+	severities := map[Severity]string{Fatal: "치명적", Warning: "경고"}
+	times := strings.NewReplacer("before a start", "시작 전", "each minute", "1분마다", "each hour", "1시간마다")
+	for _, p := range Probes() {
+		columns := strings.Split(strings.Trim(rows[p.Code], "| "), " | ")
+		delete(rows, p.Code)
+		end := []string{severities[p.Severity], times.Replace(lookedFor(p))}
+		if len(columns) != 6 || slices.Contains(columns, "") || !slices.Equal(columns[4:], end) {
+			t.Errorf("%s has no row for %s with a title, a cause, a remedy and %q: %q", path, p.Code, end, columns)
+		}
+	}
+	for code := range rows {
+		t.Errorf("%s has a row for %s, which is no fault", path, code)
+	}
 }
 
 func TestCatalog(t *testing.T) {

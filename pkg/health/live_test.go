@@ -31,10 +31,13 @@ var datastoreCases = []probeCase{
 var liveCases = []probeCase{
 	{"LABK052", "none", live(func(*fake) {}), Pass, "no certificates yet"},
 	{"LABK052", "young", live(func(f *fake) { f.certificate(f.data().ServerTLS()+"/ca.crt", f.Now.AddDate(-1, 0, 0)) }), Pass, "the next, ca, at 2035-11-22"},
+	{"LABK052", "the kubelet will renew it", live(func(f *fake) {
+		f.certificate(f.data().AgentTLS()+"/kubelet-client-current.pem", f.Now.AddDate(-9, 0, 0))
+	}), Pass, "the next, kubelet-client"},
 	{"LABK052", "old", live(func(f *fake) {
 		f.certificate(f.data().ServerTLS()+"/ca.crt", f.Now.AddDate(-1, 0, 0))
-		f.certificate(f.data().AgentTLS()+"/machine.crt", f.Now.AddDate(-8, 0, 0))
-	}), Warn, "machine.crt ends at 2028-11-22 12:00 UTC and has not been renewed"},
+		f.certificate(f.data().ServerTLS()+"/admin.pem", f.Now.AddDate(-9, -6, 0))
+	}), Warn, "admin.pem ends at 2027-05-22 12:00 UTC and has not been renewed"},
 	{"LABK052", "ended", live(func(f *fake) {
 		f.certificate(f.data().AgentTLS()+"/kubelet-client-current.pem", f.Now.AddDate(-11, 0, 0))
 	}), Fail, "kubelet-client-current.pem ended at 2025-11-22"},

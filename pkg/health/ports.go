@@ -31,10 +31,10 @@ func lookPorts(_ context.Context, h Host) finding {
 		if !ok {
 			continue
 		}
-		owner := h.owner(l.inode)
-		if h.ours(owner.pid) {
+		if h.ours(l) {
 			continue
 		}
+		owner := h.owner(l.inode)
 		taken = append(taken, fmt.Sprintf("port %d for the %s is taken by %s", p.Number, p.Use, owner))
 		remedy := "stop " + owner.stop()
 		if p.Option != "" {
@@ -48,14 +48,11 @@ func lookPorts(_ context.Context, h Host) finding {
 	return fail("%s", strings.Join(taken, "; ")).do("%s", strings.Join(remedies, "; "))
 }
 
-// ours tells whether a process is the labk that uses the data folder. A labk that is about to start has no use for such a
-// port; but then the folder is in use, and that is the fault to show.
-func (h Host) ours(pid int) bool {
-	if pid == 0 {
-		return false
-	}
+// ours tells whether the labk that uses the data folder listens there. A labk that is about to start has no use for such a
+// port; but then the folder is in use, and that is the fault to show. It is asked for first: for a moment, a program that labk is starting has the port open, too.
+func (h Host) ours(l listener) bool {
 	holder, held, err := lockfile.Holder(h.data().Lock())
-	return err == nil && held && holder == pid
+	return err == nil && held && holder > 0 && h.hasOpen(holder, socket(l.inode))
 }
 
 type listener struct {
@@ -108,6 +105,9 @@ func parseKernelAddress(text string) (netip.AddrPort, error) {
 	return netip.AddrPortFrom(address, uint16(number)), nil
 }
 
+// socket is what the link of an open socket says.
+func socket(inode string) string { return "socket:[" + inode + "]" }
+
 // process is a running program; the zero process is one that cannot be seen from here.
 type process struct {
 	pid  int
@@ -130,7 +130,7 @@ func (p process) stop() string {
 
 // owner finds a process that has a socket open.
 func (h Host) owner(inode string) process {
-	want := "socket:[" + inode + "]"
+	want := socket(inode)
 	entries, err := os.ReadDir(h.path("proc"))
 	if err != nil {
 		return process{}

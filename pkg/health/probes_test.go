@@ -95,7 +95,7 @@ var probeCases = []probeCase{
 	{"LABK044", "short", func(f *fake) { f.database(func(b []byte) []byte { return b[:50] }) }, Fail, "50 bytes are too few"},
 	{"LABK044", "less than a page", func(f *fake) { f.database(func(b []byte) []byte { return b[:200] }) }, Fail, "less than one page"},
 	{"LABK044", "page size", func(f *fake) { f.database(func(b []byte) []byte { b[17] = 1; return b }) }, Fail, "impossible"},
-	{"LABK044", "cut off", func(f *fake) { f.database(func(b []byte) []byte { return b[:4096] }) }, Fail, "snapshot restore"},
+	{"LABK044", "cut off", func(f *fake) { f.database(func(b []byte) []byte { return b[:4096] }) }, Fail, "put a copy back"},
 	{"LABK044", "cut off, but logged", func(f *fake) {
 		f.put(f.data().Database()+"-wal", "x")
 		f.database(func(b []byte) []byte { return b[:4096] })

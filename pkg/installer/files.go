@@ -43,8 +43,10 @@ func (f *files) write(path string, data []byte, mode fs.FileMode) error {
 	return paths.WriteFile(path, data, mode)
 }
 
-// changed tells whether anything was written.
-func (f files) changed() bool { return len(f) > 0 }
+// changed tells whether anything was written that a labk which is up must be told of by a restart. It needs no token any more.
+func (f files) changed() bool {
+	return slices.ContainsFunc(f, func(o old) bool { return o.path != paths.TokenFile })
+}
 
 // restore takes everything back.
 func (f *files) restore() (err error) {

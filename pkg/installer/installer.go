@@ -51,17 +51,17 @@ type installation struct {
 	program string
 	manager manager
 	service upgrade.Service
-	// running tells that labk runs now, as the service, and pid as which process.
-	running bool
-	pid     int
-	token   string
-	files   files
+	// running tells that labk runs now, as the service, pid as which process, and up that it is ready.
+	running, up bool
+	pid         int
+	token       string
+	files       files
 	// known tells that the cluster's networks are known: an agent learns them when it joins.
 	known, opened bool
 }
 
-// Run installs labk, or upgrades it. A mistake in the configuration is a *config.Error, a fault of the machine a *health.Error, and nothing of labk has been changed then. An *upgrade.RolledBackError says that what
-// was there before runs again.
+// Run installs labk, or upgrades it. A mistake in the configuration is a *config.Error, a fault of the machine a *health.Error, and nothing of labk has been changed then. After any other error a labk that was up before
+// runs again as it did, or the error says that it does not.
 func Run(ctx context.Context, o Options) error {
 	i := &installation{Options: o, cfg: o.Host.Config, program: filepath.Join(o.BinDir, "labk")}
 	for _, look := range []func(context.Context) error{i.lookAtPC, i.lookAtConfig, i.lookAtMachine} {
@@ -102,6 +102,8 @@ func (i *installation) bringUp(ctx context.Context, staged *staged) error {
 		return i.start(ctx)
 	case staged != nil:
 		return i.upgrade(ctx, staged)
+	case !i.up: // there is nothing that it would be good to go back to
+		return i.start(ctx)
 	case i.files.changed() || !runsFile(i.pid, i.program):
 		return i.restart(ctx)
 	}
@@ -121,7 +123,7 @@ func (i *installation) upgrade(ctx context.Context, staged *staged) error {
 	return err
 }
 
-// restart restarts a labk that runs, for a new configuration.
+// restart restarts a labk that is up, for a new configuration.
 func (i *installation) restart(ctx context.Context) error {
 	err := i.start(ctx)
 	if err == nil {
@@ -132,7 +134,7 @@ func (i *installation) restart(ctx context.Context) error {
 	if back := errors.Join(i.restore(ctx), i.start(ctx)); back != nil {
 		return fmt.Errorf("%w; and going back failed: %w", err, back)
 	}
-	return &upgrade.RolledBackError{Cause: err, Version: "the new configuration"}
+	return fmt.Errorf("%w; %s runs again with the configuration before", err, i.service.Name())
 }
 
 // start starts or restarts the service and waits until labk is up.
@@ -153,7 +155,7 @@ func (i *installation) start(ctx context.Context) error {
 		err = cause
 	}
 	if words := i.service.LastWords(context.WithoutCancel(ctx), began); words != "" {
-		err = fmt.Errorf("%w: it said: %s", err, words)
+		err = errors.New(words) // it knows better than who started it
 	}
 	return fmt.Errorf("start %s: %w: correct what it says and run this again; its log has more (%s)", i.service.Name(), err, i.manager.log(i.service.Name()))
 }

@@ -54,7 +54,7 @@ func (i *installation) lookAtPC(ctx context.Context) error {
 	case err != nil && !errors.Is(err, control.ErrNotRunning):
 		return err
 	}
-	i.running, i.pid = err == nil, self.PID
+	i.running, i.up, i.pid = err == nil, self.Up, self.PID
 	i.record.Role, i.record.Version, i.record.Program = i.Role, version.Version, i.program
 	return nil
 }

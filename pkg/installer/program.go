@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/labk/labk/pkg/paths"
 	"github.com/labk/labk/pkg/upgrade"
 	"github.com/labk/labk/pkg/version"
 )
@@ -45,7 +46,8 @@ func (i *installation) stage(ctx context.Context) (*staged, error) {
 	if s.Path, err = os.Executable(); err != nil {
 		return nil, err
 	}
-	if filepath.Dir(s.Path) != i.BinDir || !strings.HasPrefix(filepath.Base(s.Path), scriptPrefix) {
+	byScript := filepath.Dir(s.Path) == i.BinDir && strings.HasPrefix(filepath.Base(s.Path), scriptPrefix) && s.Path != paths.Previous(i.program)
+	if !byScript {
 		s.Path, err = upgrade.Stage(running, i.program)
 	}
 	return s, err

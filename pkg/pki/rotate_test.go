@@ -209,3 +209,27 @@ func TestRotationOfADamagedAuthority(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+// While labk does not run, nobody knows who has followed.
+func TestChangeAtRest(t *testing.T) {
+	s, _ := cluster(t)
+	if err := s.Change(Change{Finish: true, Force: true}); !errors.Is(err, ErrNotRotating) {
+		t.Errorf("nothing to finish: %v", err)
+	}
+	if err := s.Change(Change{}); err != nil {
+		t.Fatal(err)
+	}
+	settle(t, s)
+	if err := s.Change(Change{Finish: true}); err == nil || !strings.Contains(err.Error(), "--force") {
+		t.Errorf("finish without force: %v", err)
+	}
+	if r, err := s.Rotation(); err != nil || r == nil {
+		t.Errorf("rotation %v, %v", r, err)
+	}
+	if err := s.Change(Change{Finish: true, Force: true}); err != nil {
+		t.Error(err)
+	}
+	if r, err := s.Rotation(); err != nil || r != nil {
+		t.Errorf("rotation %v, %v", r, err)
+	}
+}

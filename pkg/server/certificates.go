@@ -20,6 +20,9 @@ import (
 // lookEvery is how often a server looks whether a certificate is due, at the latest. It is no timer for the day itself: a PC that sleeps would miss that.
 const lookEvery = time.Hour
 
+// longest is for how long a server runs without a fresh start: the API server makes a certificate for its connections to itself, in memory, that lasts three years.
+const longest = 2 * 365 * 24 * time.Hour
+
 // leaf is a certificate of this server, and the kubeconfig that it is for, if any.
 type leaf struct {
 	pki.Leaf
@@ -86,6 +89,7 @@ func (i *identity) renew(all bool) (issued []string, err error) {
 // renewal returns the component that renews certificates while the server runs, and sees a change of authorities to its end.
 func (s *server) renewal() lifecycle.Component {
 	return lifecycle.NewTask("renewal", func(ctx context.Context) error {
+		began := time.Now().Round(0) // as clocks on walls count: a PC may sleep
 		tick := time.NewTicker(min(lookEvery, s.id.store.LeafLife/20))
 		defer tick.Stop()
 		for {
@@ -104,6 +108,9 @@ func (s *server) renewal() lifecycle.Component {
 				s.say("certificates renewed: %s", strings.Join(issued, ", "))
 			}
 			s.finishInTime(ctx)
+			if time.Since(began) > longest {
+				return &process.RestartError{Reason: "two years have passed: starting anew, as the API server's certificate for itself can only be renewed so"}
+			}
 		}
 	}, nil)
 }

@@ -120,7 +120,12 @@ func (r *removal) removeFolder(dir string) error {
 	if len(points) > 0 {
 		return fmt.Errorf("left: %s, as %s is mounted there: unmount it", dir, strings.Join(points, ", "))
 	}
-	if err := os.RemoveAll(dir); err != nil {
+	err = os.RemoveAll(dir)
+	if left, readErr := os.ReadDir(dir); errors.Is(err, unix.EBUSY) && readErr == nil && len(left) == 0 {
+		r.o.Say("emptied %s, where a file system is mounted", dir)
+		return nil
+	}
+	if err != nil {
 		return err
 	}
 	r.o.Say("removed %s", dir)

@@ -67,6 +67,7 @@ func (r *removal) removeRules(ctx context.Context) error {
 	var errs []error
 	for _, t := range tables {
 		var removed bool
+		var err error
 		switch {
 		case t.Name == "labk-policy", len(r.others) == 0 && slices.Contains([]string{"kube-proxy", "flannel-ipv4", "flannel-ipv6"}, t.Name):
 			conn.DelTable(t)

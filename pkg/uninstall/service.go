@@ -78,7 +78,8 @@ func (u unit) stop(ctx context.Context) error {
 		return nil
 	}
 	for _, c := range commands {
-		if out, err := exec.CommandContext(ctx, c[0], c[1:]...).CombinedOutput(); err != nil && !errors.Is(err, exec.ErrNotFound) {
+		out, err := exec.CommandContext(ctx, c[0], c[1:]...).CombinedOutput()
+		if err != nil && !errors.Is(err, exec.ErrNotFound) && c[0] != "rc-update" { // which complains of a service that was not enabled
 			return fmt.Errorf("%s: %w: %s", strings.Join(c, " "), err, strings.TrimSpace(string(out)))
 		}
 	}
@@ -120,7 +121,9 @@ func (r *removal) removeUnits(ctx context.Context) error {
 	}
 	if r.site.record != nil && r.site.record.Service != nil {
 		for _, f := range r.site.record.Service.Files {
-			files[f.Path] = files[f.Path]
+			if _, known := files[f.Path]; !known {
+				files[f.Path] = false
+			}
 		}
 	}
 	for file, edited := range files {

@@ -25,6 +25,7 @@ type site struct {
 	// pods and services are the addresses of pods and services.
 	pods, services netip.Prefix
 	backend        string
+	agentNode      string // the node's name, if this PC is an agent
 }
 
 // unit is a systemd unit or an OpenRC script that runs labk.
@@ -64,6 +65,9 @@ func findSite(o Options) (*site, error) {
 		return nil, err
 	}
 	s.kubeconfig, s.backend = cfg.WriteKubeconfig, cfg.FlannelBackend
+	if exists(s.data.AgentTLS()) && !exists(s.data.ServerTLS()) {
+		s.agentNode = cfg.NodeName
+	}
 	cidrs := [2]string{cfg.ClusterCIDR, cfg.ServiceCIDR}
 	var shared map[string]string // an agent knows them from its server
 	if text, err := os.ReadFile(s.data.ClusterOptions()); err == nil && json.Unmarshal(text, &shared) == nil && shared["cluster-cidr"] != "" {

@@ -69,6 +69,9 @@ func Run(ctx context.Context, o Options) error {
 	if len(r.errs) > 0 {
 		return fmt.Errorf("%w: run labk uninstall again when that is solved", errors.Join(r.errs...))
 	}
+	if s.agentNode != "" {
+		o.Say("the cluster still knows this PC: on its server, run kubectl delete node %s", s.agentNode)
+	}
 	return r.removeProgram()
 }
 

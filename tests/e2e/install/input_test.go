@@ -77,7 +77,7 @@ func badInputs(n *cluster.Node) []bad {
 			setup: "mount --bind /usr/local /usr/local && mount -o remount,bind,ro /usr/local", undo: "umount /usr/local",
 		},
 		{
-			name: "a newer labk has used the data folder", variables: good, code: 1, want: []string{"v9.99.0+labk1", "older", "LABK045"},
+			name: "a newer labk has used the data folder", variables: good, code: 1, want: []string{"v9.99.0+labk1", "older", "LABK047"},
 			setup: "cp /var/lib/labk/version /root/version && echo v9.99.0+labk1 >/var/lib/labk/version", undo: "cp /root/version /var/lib/labk/version",
 		},
 		{name: "neither server nor agent", variables: good, args: []string{"client"}, code: 1, want: []string{`"client" is neither server nor agent`}},

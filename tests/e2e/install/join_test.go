@@ -32,6 +32,7 @@ func TestJoinLine(t *testing.T) {
 	t.Log(line)
 
 	t.Run("bad", func(t *testing.T) { testBadLines(t, agent, line) })
+	t.Run("handed out", func(t *testing.T) { testHandedOut(t, c) })
 
 	secret := regexp.MustCompile(`labk1-[0-9a-f]{64}-[a-z0-9.]+`).FindString(line)
 	agent.WriteFile(t, "/root/secret", secret)
@@ -91,4 +92,46 @@ func testBadLines(t *testing.T, n *cluster.Node, line string) {
 			n.Unchanged(t, before, append(folders(), "/tmp", "/var/lib/labk")...)
 		})
 	}
+}
+
+// A PC without any credential gets the program that runs, whatever has become of its file, and nothing else.
+func testHandedOut(t *testing.T, c *cluster.Cluster) {
+	const program = "/usr/local/bin/labk"
+	want := strings.Fields(c.Sh(t, "sha256sum "+program))[0]
+	c.Sh(t, "mv "+program+" /root/labk && echo another >"+program)
+	defer c.Sh(t, "mv /root/labk "+program)
+	get := "curl -ksS " + c.URL() + "/labk/"
+	agent := c.Agents[0]
+	if got := agent.Sh(t, get+"bin/linux-amd64 | sha256sum"); !strings.HasPrefix(got, want) {
+		t.Errorf("the server hands out a program with the sum %s, and runs %s", got, want)
+	}
+	if got := agent.Sh(t, get+"bin/linux-amd64.sha256"); got != want+"  labk" {
+		t.Errorf("the server says the sum %q, want %s", got, want)
+	}
+	for path, code := range map[string]string{
+		"install.sh": "200", "": "404", "bin/": "404", "bin/linux-arm64": "404", "%2e%2e/api": "404", "../api/v1/nodes": "307",
+	} {
+		if got := agent.Sh(t, "curl -ks --path-as-is -o /dev/null -w '%{http_code}' "+c.URL()+"/labk/"+path); got != code {
+			t.Errorf("/labk/%s: %s, want %s", path, got, code)
+		}
+	}
+}
+
+// An agent that does not come up says why; with what is right now, running the script again makes it one.
+func TestSecondTry(t *testing.T) {
+	c := cluster.Hosts(t, 2)
+	server, agent := c.Server, c.Agents[0]
+	for _, n := range c.Nodes() {
+		putScript(t, n)
+	}
+	installed(t, server, fromFile(server))
+	token := c.Token(t)
+	other := "labk1-" + strings.Repeat("0123", 16) + token[strings.LastIndex(token, "-"):]
+	r, _ := install(t, agent, fromFile(agent)+" LABK_URL="+c.URL()+" LABK_TOKEN="+other)
+	if r.Code != 1 || !strings.Contains(r.Stderr, "start labk-agent.service: ") || !strings.Contains(r.Stderr, "it is not the server that the token is for") ||
+		!strings.Contains(r.Stderr, "journalctl -u labk-agent.service") {
+		t.Errorf("code %d\n%s", r.Code, r.Stderr)
+	}
+	installed(t, agent, fromFile(agent)+" LABK_TOKEN="+token)
+	c.Kubectl(t, "wait", "--for=condition=Ready", "node", agent.Host.Name(), "--timeout=60s")
 }

@@ -216,6 +216,9 @@ func testSmallDisk(t *testing.T, c *cluster.Cluster, agent *cluster.Node) {
 	}
 	says(t, agent, "LABK041", "-> free space there")
 	waitEvent(t, c, name, "LABK041", corev1.EventTypeWarning)
+	if text := c.Kubectl(t, "describe", "node", name); !strings.Contains(text, "LABK041") {
+		t.Errorf("kubectl describe does not show it:\n%s", text)
+	}
 	if w, f := metric(t, c, metrics, "LABK041", health.Warning), metric(t, c, metrics, "LABK041", health.Fatal); w != "1" || f != "0" {
 		t.Errorf("the metric is %s as a warning and %s as a fatal one", w, f)
 	}

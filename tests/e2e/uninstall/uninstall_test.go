@@ -134,8 +134,8 @@ func TestServices(t *testing.T) {
 	c.Agents[0].Sh(t, "echo '# mine' >>"+unit)
 	for i, n := range []*cluster.Node{c.Agents[0], c.Server} {
 		out := uninstall(t, n, "labk")
-		if n == c.Agents[0] && !strings.Contains(out, unit+", which had been edited by hand") {
-			t.Errorf("it does not say that %s was somebody's", unit)
+		if n == c.Agents[0] && !(strings.Contains(out, unit+", which had been edited by hand") && strings.Contains(out, "kubectl delete node "+n.Host.Name())) {
+			t.Errorf("it does not say that %s was somebody's, or what to do on the server", unit)
 		}
 		asBefore(t, n, before[1-i])
 	}
@@ -147,6 +147,7 @@ func TestServices(t *testing.T) {
 func TestByHand(t *testing.T) {
 	c := cluster.Hosts(t, 1)
 	n := c.Server
+	n.Sh(t, "mkdir /var/lib/disk /var/lib/labk && mount --bind /var/lib/disk /var/lib/labk") // a disk for it alone
 	before := prepare(t, c)[0]
 	n.Start(t)
 	n.WaitUp(t)
