@@ -10,6 +10,7 @@ import (
 	"log"
 	"log/slog"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -20,6 +21,9 @@ import (
 
 // held is how many of the components' complaints a Sink keeps.
 const held = 40
+
+// kubernetes is the component that klog's records are of.
+const kubernetes = "kubernetes"
 
 // Sink is where every record of the process ends. Without debug, of the components' records only errors count, and of these the last are kept
 // in memory: components call errors what is daily life, such as a thing that is still starting or already gone, and what a
@@ -62,7 +66,7 @@ func (s *Sink) Component(name string) *slog.Logger {
 // Upstream ends the process from anywhere, by klog.Fatal and logrus.Fatal. Here that is one more way to fail: Fatal tells of it, and the goroutine
 // that meant to end the process waits for its end.
 func (s *Sink) Capture() {
-	klog.SetSlogLogger(s.Component("kubernetes"))
+	klog.SetSlogLogger(s.Component(kubernetes))
 	klog.OsExit = s.exit
 	logrus.StandardLogger().ExitFunc = s.exit
 	logrus.SetOutput(io.Discard)
@@ -80,12 +84,21 @@ func (s *Sink) Capture() {
 func (s *Sink) Fatal() <-chan error { return s.fatal }
 
 func (s *Sink) exit(int) {
+	s.giveUp(fmt.Errorf("%s gave up: `labk server --debug` shows why", culprit()))
+}
+
+// giveUp tells of the error and never returns.
+func (s *Sink) giveUp(err error) {
 	select {
-	case s.fatal <- fmt.Errorf("%s gave up: `labk server --debug` shows why", culprit()):
+	case s.fatal <- err:
 	default:
 	}
 	select {}
 }
+
+// lastWords are what upstream's kubelet says right before it calls os.Exit, without any Fatal (Kubelet.initializeRuntimeDependentModules and Run). That must not end the process
+// silently either: whoever says it does not come back from saying it.
+var lastWords = [...]string{"Failed to start cAdvisor", "Kubelet failed to get node info", "Failed to start ContainerManager", "Failed to initialize internal modules"}
 
 // culprit is the function that called klog's or logrus' Fatal. klog hands its last words on as ordinary information, so that they are seen at --debug only.
 func culprit() string {
@@ -141,13 +154,23 @@ func (h *handler) Handle(_ context.Context, r slog.Record) error {
 	}
 	b.WriteString(strings.ReplaceAll(strings.TrimSpace(r.Message), "\n", " ⏎ "))
 	b.WriteString(h.attrs)
-	r.Attrs(func(a slog.Attr) bool {
-		b.WriteString(format(h.prefix, a))
-		return true
-	})
+	b.WriteString(attrs(r, h.prefix))
 	b.WriteByte('\n')
 	h.sink.write(b.String(), h.component != "")
+	if h.component == kubernetes && slices.Contains(lastWords[:], r.Message) {
+		h.sink.giveUp(fmt.Errorf("the kubelet gave up: %s%s", r.Message, attrs(r, "")))
+	}
 	return nil
+}
+
+// attrs are the record's attributes, each after a space.
+func attrs(r slog.Record, prefix string) string {
+	var text string
+	r.Attrs(func(a slog.Attr) bool {
+		text += format(prefix, a)
+		return true
+	})
+	return text
 }
 
 // levelName names the level that l reaches; klog's V levels lie between slog's.

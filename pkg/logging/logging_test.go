@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"log/slog"
+	"os"
 	"regexp"
 	"strings"
 	"testing"
@@ -69,6 +70,21 @@ func TestFatalDoesNotEndTheProcess(t *testing.T) {
 	for _, give := range []func(...any){klog.Fatal, logrus.Fatal} {
 		go func() { give("cannot go on") }()
 		if err := <-s.Fatal(); !strings.Contains(err.Error(), "logging.TestFatal") {
+			t.Errorf("got %v", err)
+		}
+	}
+}
+
+// The kubelet says these and then calls os.Exit, which would end this test too.
+func TestLastWords(t *testing.T) {
+	for _, words := range lastWords {
+		s := NewSink(&bytes.Buffer{}, false)
+		s.Capture()
+		go func() {
+			klog.Background().Error(errors.New("too many open files"), words)
+			os.Exit(1)
+		}()
+		if err := <-s.Fatal(); !strings.Contains(err.Error(), words) || !strings.Contains(err.Error(), "too many open files") {
 			t.Errorf("got %v", err)
 		}
 	}
