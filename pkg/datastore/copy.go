@@ -151,10 +151,7 @@ func restore(ctx context.Context, from, database, aside string) error {
 		return errors.Join(err, removeDatabase(part))
 	}
 	// The log belongs to the file that goes: SQLite would apply it to the one that comes. What can be brought from it into that file is.
-	if db, err := open(database, "?_pragma=busy_timeout(30000)"); err == nil {
-		_, _ = db.ExecContext(ctx, "PRAGMA wal_checkpoint(TRUNCATE)") // a damaged one goes as it is
-		db.Close()
-	}
+	_ = emptyLog(ctx, database) // a damaged one goes as it is
 	err := removeDatabase(aside)
 	for _, log := range []string{database + "-wal", database + "-shm"} {
 		err = errors.Join(err, removeIfThere(log))

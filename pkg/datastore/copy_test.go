@@ -162,3 +162,27 @@ func last(t *testing.T, path string) int64 {
 	}
 	return n
 }
+
+// After emptyLog the file alone has everything, though somebody has it open still.
+func TestEmptyLog(t *testing.T) {
+	path := makeDatabase(t)
+	db, err := sql.Open("sqlite", "file:"+path+"?_pragma=journal_mode(WAL)&_pragma=wal_autocheckpoint(0)")
+	must(t, err)
+	defer db.Close()
+	_, err = db.Exec("INSERT INTO kine (name, value) VALUES ('last', 'x')")
+	must(t, err)
+	alone := func() int64 {
+		data, err := os.ReadFile(path)
+		must(t, err)
+		to := filepath.Join(t.TempDir(), "alone.db")
+		must(t, os.WriteFile(to, data, 0o600))
+		return last(t, to)
+	}
+	if n := alone(); n != 2000 {
+		t.Fatalf("the file alone ends at %d before", n)
+	}
+	must(t, emptyLog(t.Context(), path))
+	if n := alone(); n != 2001 {
+		t.Errorf("the file alone ends at %d", n)
+	}
+}
