@@ -96,6 +96,9 @@ func Call(ctx context.Context, socket, method, route string, body, answer any) e
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED) {
 		return ErrNotRunning
 	}
+	if errors.Is(err, fs.ErrPermission) {
+		return fmt.Errorf("ask the labk of this PC: %w: run this as root", err)
+	}
 	if err != nil {
 		return fmt.Errorf("ask the labk of this PC: %w", err)
 	}

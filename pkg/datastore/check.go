@@ -2,11 +2,9 @@ package datastore
 
 import (
 	"context"
-	"database/sql"
 	"errors"
 	"fmt"
 	"io/fs"
-	"net/url"
 	"os"
 	"strings"
 
@@ -39,15 +37,14 @@ func checkSQLite(ctx context.Context, path string) error {
 	}
 	// Read-only, so that closing it does not checkpoint the log of a damaged file; where there is no log, immutable too, so that none is made.
 	mode := "?mode=ro"
-	if log, err := os.Stat(path + "-wal"); err != nil || log.Size() == 0 {
+	if !hasLog(path) {
 		mode += "&immutable=1"
 	}
-	db, err := sql.Open("sqlite", "file:"+(&url.URL{Path: path}).EscapedPath()+mode)
+	db, err := open(path, mode)
 	if err != nil {
 		return fmt.Errorf("look at the datastore: %w", err)
 	}
 	defer db.Close()
-	db.SetMaxOpenConns(1)
 	var result string
 	if err := db.QueryRowContext(ctx, "PRAGMA quick_check(1)").Scan(&result); err != nil {
 		if ctx.Err() != nil {

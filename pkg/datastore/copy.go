@@ -45,9 +45,9 @@ func copyInto(ctx context.Context, database, part string) error {
 	if err := checkSpace(filepath.Dir(part), uint64(info.Size())); err != nil {
 		return err
 	}
-	// Nobody has the file open where SQLite has no index of its log: then none is made either.
+	// Nobody has the file open where SQLite has no index of its log: then none is made either. But immutable means that a log is not read.
 	mode := "?mode=ro"
-	if _, err := os.Stat(database + "-shm"); errors.Is(err, fs.ErrNotExist) {
+	if _, err := os.Stat(database + "-shm"); errors.Is(err, fs.ErrNotExist) && !hasLog(database) {
 		mode += "&immutable=1"
 	}
 	db, err := open(database, mode+"&_pragma=busy_timeout(30000)")
@@ -78,6 +78,12 @@ func copyInto(ctx context.Context, database, part string) error {
 		err = fmt.Errorf("the copy ends at revision %d, and the datastore was at %d", after, before)
 	}
 	return err
+}
+
+// hasLog tells whether changes wait in SQLite's log beside the file.
+func hasLog(database string) bool {
+	info, err := os.Stat(database + "-wal")
+	return err == nil && info.Size() > 0
 }
 
 // checkCopy is checkSQLite of a copy: what a person does about a damaged one is something else.
@@ -150,9 +156,12 @@ func restore(ctx context.Context, from, database, aside string) error {
 	if err := copyFile(from, part); err != nil {
 		return errors.Join(err, removeDatabase(part))
 	}
-	// The log belongs to the file that goes: SQLite would apply it to the one that comes. What can be brought from it into that file is.
-	_ = emptyLog(ctx, database) // a damaged one goes as it is
+	// The log belongs to the file that goes: SQLite would apply it to the one that comes. What cannot be brought from it into that file, of a damaged one or on a full disk, is set aside with it.
+	inFile := emptyLog(ctx, database) == nil
 	err := removeDatabase(aside)
+	if !inFile && hasLog(database) && err == nil {
+		err = os.Rename(database+"-wal", aside+"-wal")
+	}
 	for _, log := range []string{database + "-wal", database + "-shm"} {
 		err = errors.Join(err, removeIfThere(log))
 	}

@@ -76,22 +76,19 @@ func TestRestore(t *testing.T) {
 		spoil func(t *testing.T)
 		rows  int64 // in the file that is set aside; -1 for one that can't be read
 	}{
-		"changed": {func(t *testing.T) { change(t, path, "DELETE FROM kine WHERE id > 1000") }, 1000},
-		"damaged": {func(t *testing.T) { overwrite(t, path, 0, make([]byte, 50_000)) }, -1},
-		"log left": {func(t *testing.T) {
-			// Another process that was killed leaves its log.
-			db, err := sql.Open("sqlite", "file:"+path+"?_pragma=journal_mode(WAL)&_pragma=wal_autocheckpoint(0)")
+		"changed":  {func(t *testing.T) { change(t, path, "DELETE FROM kine WHERE id > 1000") }, 1000},
+		"damaged":  {func(t *testing.T) { overwrite(t, path, 0, make([]byte, 50_000)) }, -1},
+		"log left": {func(t *testing.T) { leaveLog(t, path, "DELETE FROM kine WHERE id > 500") }, 500},
+		"log in use": {func(t *testing.T) {
+			leaveLog(t, path, "DELETE FROM kine WHERE id > 600")
+			reader, err := sql.Open("sqlite", "file:"+path)
 			must(t, err)
-			_, err = db.Exec("DELETE FROM kine WHERE id > 500")
+			t.Cleanup(func() { reader.Close() })
+			rows, err := reader.Query("SELECT id FROM kine") // not read to its end
 			must(t, err)
-			log, err := os.ReadFile(path + "-wal")
-			must(t, err)
-			data, err := os.ReadFile(path)
-			must(t, err)
-			must(t, db.Close())
-			must(t, os.WriteFile(path, data, 0o600))
-			must(t, os.WriteFile(path+"-wal", log, 0o600))
-		}, 500},
+			t.Cleanup(func() { rows.Close() })
+			rows.Next()
+		}, 600},
 	} {
 		t.Run(name, func(t *testing.T) {
 			tc.spoil(t)
@@ -139,6 +136,33 @@ func TestKeepNewest(t *testing.T) {
 			t.Fatalf("left are %v, want %v", left, want)
 		}
 	}
+}
+
+// A log without SQLite's index of it, as a copy that was put back has it, is a part of the datastore too.
+func TestCopyWithALogAlone(t *testing.T) {
+	path := makeDatabase(t)
+	leaveLog(t, path, "INSERT INTO kine (name, value) VALUES ('last', 'x')")
+	copied := filepath.Join(t.TempDir(), "before.db")
+	must(t, Copy(t.Context(), path, copied))
+	if n := last(t, copied); n != 2001 {
+		t.Errorf("the copy ends at %d", n)
+	}
+}
+
+// leaveLog makes a change that is in the log alone, as a process that was killed leaves it.
+func leaveLog(t *testing.T, path, statement string) {
+	t.Helper()
+	db, err := sql.Open("sqlite", "file:"+path+"?_pragma=journal_mode(WAL)&_pragma=wal_autocheckpoint(0)")
+	must(t, err)
+	_, err = db.Exec(statement)
+	must(t, err)
+	log, err := os.ReadFile(path + "-wal")
+	must(t, err)
+	data, err := os.ReadFile(path)
+	must(t, err)
+	must(t, db.Close())
+	must(t, os.WriteFile(path, data, 0o600))
+	must(t, os.WriteFile(path+"-wal", log, 0o600))
 }
 
 func change(t *testing.T, path, statement string) {

@@ -4,6 +4,7 @@ package datastore
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -109,13 +110,20 @@ func (s *Store) Stop(ctx context.Context) error {
 	return nil
 }
 
-// emptyLog moves what is in SQLite's log into the file.
+// emptyLog moves what is in SQLite's log into the file, or says that not all of it could be.
 func emptyLog(ctx context.Context, database string) error {
 	db, err := open(database, "?mode=rw&_pragma=busy_timeout(500)")
 	if err != nil {
 		return err
 	}
 	defer db.Close()
-	_, err = db.ExecContext(ctx, "PRAGMA wal_checkpoint(TRUNCATE)")
-	return err
+	// Of three figures the first says whether somebody was in the way (sqlite.org/pragma.html#pragma_wal_checkpoint).
+	var busy, pages, moved int
+	if err := db.QueryRowContext(ctx, "PRAGMA wal_checkpoint(TRUNCATE)").Scan(&busy, &pages, &moved); err != nil {
+		return err
+	}
+	if busy != 0 {
+		return errors.New("the datastore's log is in use")
+	}
+	return nil
 }

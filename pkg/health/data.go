@@ -48,7 +48,7 @@ func dataProbes() []Probe {
 			Code: "LABK044", Title: "database", Severity: Fatal,
 			Cause:  "The SQLite file of the datastore is damaged: not a database, or shorter than it says itself. Never written over: what is left in it can still be saved.",
 			Remedy: "put a copy back (labk upgrade leaves before-VERSION.db beside it), or move the file aside to begin with an empty cluster",
-		}, look: lookDatabase, asRoot: true, again: Often},
+		}, look: lookDatabase, asRoot: true}, // before a start only: see lookDatabase
 		{Fault: Fault{
 			Code: "LABK045", Title: "database's size", Severity: Warning,
 			Cause:  "The SQLite file of the datastore is larger than 2 GiB. Starts, copies and many requests take long then. Something writes much: events, or objects that a program of yours makes without end.",

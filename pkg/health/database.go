@@ -19,6 +19,8 @@ func (h Host) hasDatabase() bool {
 	return h.Server && h.Config.DatastoreEndpoint == "" && h.Config.Datastore == "sqlite"
 }
 
+// lookDatabase opens and closes the file, which no part of a process may do beside SQLite: POSIX takes all locks that the process has on a file when it closes any descriptor of it, and
+// another program that then opens the datastore would take it to be in nobody's use (sqlite.org/howtocorrupt.html, 2.2).
 func lookDatabase(_ context.Context, h Host) finding {
 	if !h.hasDatabase() {
 		return pass("not here")

@@ -45,7 +45,7 @@ type Event struct {
 // State of a component, as others see it.
 type State string
 
-// The states. Observers are told of all but Waiting and Stopping.
+// The states. Observers are told of all but Waiting and Stopping, and of Failed while starting: what ends later is told by Group.Failed.
 const (
 	// Waiting is until all are ready that the component comes after.
 	Waiting  State = "waiting"
@@ -271,6 +271,9 @@ func (g *Group) set(m *member, s State, err error) (took time.Duration) {
 	now := time.Now()
 	if !m.since.IsZero() {
 		took = now.Sub(m.since)
+	}
+	if s == Ready && m.state == Failed { // it has ended at the very moment when it was ready
+		return took
 	}
 	m.state, m.since, m.err = s, now, err
 	return took

@@ -68,9 +68,11 @@ func (m *monitor) run(ctx context.Context) error {
 // isDue tells whether a probe is to be run at this tick: it is due, or nearer to this tick than to the next.
 func isDue(_ health.Probe, due time.Time) bool { return time.Until(due) < health.Often/2 }
 
-// now looks at what is looked at often, whether it is due or not, and returns all that is known.
+// now looks at what is looked at often, whether it is due or not, and returns all that is known. What was put off because it did not answer waits.
 func (m *monitor) now(ctx context.Context) []health.Result {
-	m.look(ctx, func(p health.Probe, _ time.Time) bool { return p.Again() == health.Often })
+	m.look(ctx, func(p health.Probe, due time.Time) bool {
+		return p.Again() == health.Often && time.Until(due) <= health.Often
+	})
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return append([]health.Result(nil), m.results...)
