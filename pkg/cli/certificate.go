@@ -26,7 +26,7 @@ func certificateCommand() *cli.Command {
 			{
 				Name: "rotate-ca", Usage: "Change the cluster's authorities; on the server. Agents follow by themselves", Action: rotateAuthorities,
 				Flags: append(dataFlags(),
-					&cli.BoolFlag{Name: "finish", Usage: "Trust those of before no longer. It happens by itself a day after the change, once all nodes have followed."},
+					&cli.BoolFlag{Name: "finish", Usage: "Trust those of before no longer. It happens by itself a day after the last node has followed."},
 					&cli.BoolFlag{Name: "force", Usage: "With --finish: also if there are nodes that have not followed. They need a new token then."},
 				),
 			},
@@ -171,7 +171,7 @@ func rotateAuthorities(c *cli.Context) error {
 		return nil
 	}
 	fmt.Fprintf(c.App.Writer, "New authorities are made: %s. Pods go on, and agents follow by themselves.\n"+
-		"`labk certificate check` tells which nodes have not; those of before are trusted until all have, and for a day.\n", when)
+		"`labk certificate check` tells which nodes have not; those of before are trusted until a day after the last has.\n", when)
 	return nil
 }
 

@@ -34,6 +34,8 @@ type Progress struct {
 	Rotation *Rotation `json:"rotation,omitempty"`
 	// Behind names the nodes that have no certificates of the new authorities yet.
 	Behind []string `json:"behind,omitempty"`
+	// Followed is when the last of the others got its certificate of the new authorities in the place of one of before.
+	Followed time.Time `json:"followed,omitzero"`
 }
 
 // State is how a certificate stands.

@@ -22,7 +22,7 @@ import (
 	"github.com/labk/labk/pkg/pki"
 )
 
-// settling is for how long authorities of before stay trusted at least: in that time a kubelet gives each pod a new token and the new authority.
+// settling is for how long authorities of before stay trusted after the last node has followed: in that time its kubelet gives each pod a new token and the new authority.
 const settling = 24 * time.Hour
 
 // changeAuthorities begins or finishes a change of the authorities; a fresh start makes it so. Pods go on, and agents follow by themselves (join.NewFollower).
@@ -90,14 +90,14 @@ func (s *server) progress(ctx context.Context) (p pki.Progress, err error) {
 	if err != nil {
 		return p, err
 	}
-	p.Behind, err = registrar.Behind(ctx, client, join.CAHash(present.Certificate()))
+	p.Behind, p.Followed, err = registrar.Behind(ctx, client, join.CAHash(present.Certificate()))
 	return p, err
 }
 
 // finishInTime finishes a change when it has settled and all nodes have followed.
 func (s *server) finishInTime(ctx context.Context) {
 	p, err := s.progress(ctx)
-	if err != nil || p.Rotation == nil || len(p.Behind) > 0 || time.Since(p.Rotation.Began) < settling {
+	if err != nil || p.Rotation == nil || len(p.Behind) > 0 || time.Since(p.Rotation.Began) < settling || time.Since(p.Followed) < settling {
 		return // it is looked at again
 	}
 	if err := s.finish(); err != nil {

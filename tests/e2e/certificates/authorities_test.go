@@ -99,12 +99,13 @@ func testChange(t *testing.T, w *world, b before) {
 // A PC that was off follows when it is switched on, without a token.
 func testLate(t *testing.T, w *world) {
 	late := w.Agents[1]
+	_, without, _ := checkAll(t, w.Server)
 	late.Start(t, "--server", w.URL())
 	late.WaitUp(t)
 	w.well(t, w.all()...)
 	w.ofPresent(t, late, 2)
-	if _, progress, _ := checkAll(t, w.Server); progress.Rotation == nil || len(progress.Behind) > 0 {
-		t.Errorf("check says %+v", progress)
+	if _, progress, _ := checkAll(t, w.Server); progress.Rotation == nil || len(progress.Behind) > 0 || !progress.Followed.After(without.Followed) || !without.Followed.After(without.Rotation.Began) {
+		t.Errorf("check says %+v, and said %+v", progress, without)
 	}
 }
 
