@@ -1,6 +1,7 @@
 package join
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -9,7 +10,6 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"slices"
 	"time"
 )
 
@@ -83,18 +83,18 @@ func (p *pin) check(chain []*x509.Certificate) error {
 	}
 	var bad error
 	for _, hash := range p.hashes {
-		i := slices.IndexFunc(chain, func(c *x509.Certificate) bool { return c.IsCA && CAHash(c) == hash })
-		if i < 0 {
+		ca := named(chain, hash)
+		if ca == nil {
 			continue
 		}
 		roots := x509.NewCertPool()
-		roots.AddCert(chain[i])
+		roots.AddCert(ca)
 		_, err := p.leaf.Verify(x509.VerifyOptions{Roots: roots, Intermediates: between, CurrentTime: p.leaf.NotBefore.Add(time.Second)})
 		if err != nil {
 			bad = fmt.Errorf("its certificate is not good: %w", err)
 			continue
 		}
-		p.cas = append(p.cas, chain[i])
+		p.cas = append(p.cas, ca)
 	}
 	last := chain[len(chain)-1]
 	switch {
@@ -110,6 +110,16 @@ func (p *pin) check(chain []*x509.Certificate) error {
 		return fmt.Errorf("its certificate is not for %s: use one of its names or addresses (%s), or start the server with --tls-san %s", p.host, names(p.leaf), p.host)
 	}
 	return nil
+}
+
+// named returns the CA with the hash, nil if there is none. Of two certificates for the same key it is the one that the CA has signed itself, not what binds it to the CA of before.
+func named(chain []*x509.Certificate, hash string) (ca *x509.Certificate) {
+	for _, c := range chain {
+		if c.IsCA && CAHash(c) == hash && (ca == nil || bytes.Equal(c.RawIssuer, c.RawSubject)) {
+			ca = c
+		}
+	}
+	return ca
 }
 
 func names(c *x509.Certificate) string {

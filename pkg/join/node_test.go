@@ -273,7 +273,10 @@ func TestConnect(t *testing.T) {
 				return
 			}
 			if err != nil || j.known != tc.still || (c.token != nil) != tc.kept {
-				t.Errorf("known: %v, client: %+v, %v", j.known, c, err)
+				t.Fatalf("known: %v, client: %+v, %v", j.known, c, err)
+			}
+			if used, err := parseCerts(c.ca); err != nil || used[0].CheckSignatureFrom(used[0]) != nil {
+				t.Errorf("it trusts a CA that another one has signed: %v, %v", used, err)
 			}
 		})
 	}
