@@ -109,15 +109,19 @@ func rotateCertificates(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	var names []string
-	err = control.Call(c.Context, paths.ControlSocket, "POST", pki.RotateRoute, nil, &names)
-	if err == nil {
-		fmt.Fprintln(c.App.Writer, "renewed:", strings.Join(names, ", "))
+	var rotated pki.Rotated
+	err = control.Call(c.Context, paths.ControlSocket, "POST", pki.RotateRoute, nil, &rotated)
+	switch {
+	case err == nil && len(rotated.Asked) > 0:
+		fmt.Fprintf(c.App.Writer, "asked for anew: %s: labk starts anew now. Pods go on.\n", strings.Join(rotated.Asked, ", "))
 		return nil
-	}
-	if !errors.Is(err, control.ErrNotRunning) {
+	case err == nil:
+		fmt.Fprintln(c.App.Writer, "renewed:", strings.Join(rotated.Issued, ", "))
+		return nil
+	case !errors.Is(err, control.ErrNotRunning):
 		return err
 	}
+	var names []string
 	err = atRest(data, func() (err error) {
 		names, err = pki.NewStore(data.ServerTLS(), time.Now).Forget()
 		if err != nil {

@@ -127,7 +127,7 @@ func (s *server) renewal() lifecycle.Component {
 func (s *server) certificateRoutes(mux *http.ServeMux) {
 	mux.HandleFunc("POST "+pki.RotateRoute, func(w http.ResponseWriter, _ *http.Request) {
 		issued, err := s.id.renew(true)
-		control.WriteJSON(w, issued, err)
+		control.WriteJSON(w, pki.Rotated{Issued: issued}, err)
 	})
 	mux.HandleFunc("GET "+pki.RotateCARoute, func(w http.ResponseWriter, r *http.Request) {
 		p, err := s.progress(r.Context())
