@@ -34,28 +34,25 @@ func (s *server) changeAuthorities(ctx context.Context, c pki.Change) error {
 		s.startAnew("the cluster has new certificate authorities: starting anew with them")
 		return nil
 	}
-	p, err := s.progress(ctx)
-	switch {
-	case c.Force: // the API need not answer
-		if r, err := s.id.store.Rotation(); err != nil || r == nil {
-			return errOr(err, pki.ErrNotRotating)
-		}
-	case err != nil:
+	r, err := s.id.store.Rotation()
+	if err != nil {
 		return err
-	case p.Rotation == nil:
+	}
+	if r == nil {
 		return pki.ErrNotRotating
-	case len(p.Behind) > 0:
+	}
+	if c.Force { // the API need not answer
+		return s.finish()
+	}
+	p, err := s.progress(ctx)
+	if err != nil {
+		return err
+	}
+	if len(p.Behind) > 0 {
 		return fmt.Errorf("finish the change of authorities: these nodes have not followed: %s: start labk on them and wait, delete the Nodes that are gone for good, "+
 			"or add --force: they need a new token then", strings.Join(p.Behind, ", "))
 	}
 	return s.finish()
-}
-
-func errOr(err, other error) error {
-	if err != nil {
-		return err
-	}
-	return other
 }
 
 func (s *server) finish() error {
