@@ -201,6 +201,11 @@ func testLeftBehind(t *testing.T, w *world) {
 func (w *world) atRest(t *testing.T, args ...string) {
 	t.Helper()
 	w.Server.Stop(t)
+	if _, progress, _ := checkAll(t, w.Server); progress.Rotation != nil {
+		if out := w.Sh(t, w.Program()+" certificate check"); !strings.Contains(out, "Which nodes have followed is not known: labk does not run") {
+			t.Errorf("check says of what nobody can know:\n%s", out)
+		}
+	}
 	r := w.Labk(t, append([]string{"certificate", "rotate-ca"}, args...)...)
 	if r.Err != nil || !strings.Contains(r.Stdout, "at its next start") {
 		t.Errorf("it says %s, %v", r.Stdout, r.Err)
