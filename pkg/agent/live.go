@@ -78,21 +78,39 @@ func askServer(ctx context.Context, kubeconfig string, server *url.URL) (time.Ti
 	if err != nil {
 		return time.Time{}, health.ErrStarting // join tells what keeps it
 	}
-	client, err := rest.HTTPClientFor(cfg)
+	response, err := askVersion(ctx, cfg, server)
 	if err != nil {
 		return time.Time{}, err
 	}
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, server.JoinPath("/version").String(), nil)
-	if err != nil {
-		return time.Time{}, err
-	}
-	response, err := client.Do(request)
-	if err != nil {
-		return time.Time{}, err
-	}
-	response.Body.Close()
 	if response.StatusCode != http.StatusOK {
 		return time.Time{}, fmt.Errorf("%s says %s", server, response.Status)
 	}
 	return http.ParseTime(response.Header.Get("Date"))
+}
+
+// reachServer tells whether the server answers, be it that it does not accept the node's certificate any more.
+func reachServer(ctx context.Context, kubeconfig string, server *url.URL) error {
+	cfg, err := nodeConfig(kubeconfig)
+	if err != nil {
+		return err
+	}
+	_, err = askVersion(ctx, cfg, server)
+	return err
+}
+
+// askVersion asks for the server's version. Of the answer it returns all but the text.
+func askVersion(ctx context.Context, cfg *rest.Config, server *url.URL) (*http.Response, error) {
+	client, err := rest.HTTPClientFor(cfg)
+	if err != nil {
+		return nil, err
+	}
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, server.JoinPath("/version").String(), nil)
+	if err != nil {
+		return nil, err
+	}
+	response, err := client.Do(request)
+	if err != nil {
+		return nil, err
+	}
+	return response, response.Body.Close()
 }

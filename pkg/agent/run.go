@@ -92,7 +92,7 @@ func assemble(ctx context.Context, g *lifecycle.Group, control *http.ServeMux, o
 	}
 	g.Add(join.New(joining))
 	files := join.NodeFiles(data)
-	g.Add(renewal(control, files))
+	g.Add(renewal(control, files, func(ctx context.Context) error { return reachServer(ctx, files.Kubeconfig, server) }))
 	g.Add(join.NewFollower(files), "join")
 	g.Add(request.NewFollower(request.FollowOptions{
 		Data: data, Kubeconfig: files.Kubeconfig, Node: cfg.NodeName, Version: version.Version, Say: o.Say,

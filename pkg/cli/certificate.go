@@ -26,7 +26,7 @@ func certificateCommand() *cli.Command {
 			{
 				Name: "rotate-ca", Usage: "Change the cluster's authorities; on the server. Agents follow by themselves", Action: rotateAuthorities,
 				Flags: append(dataFlags(),
-					&cli.BoolFlag{Name: "finish", Usage: "Trust those of before no longer. It happens by itself a day after the change, once all nodes have followed."},
+					&cli.BoolFlag{Name: "finish", Usage: "Trust those of before no longer. It happens by itself a day after the last node has followed."},
 					&cli.BoolFlag{Name: "force", Usage: "With --finish: also if there are nodes that have not followed. They need a new token then."},
 				),
 			},
@@ -54,6 +54,8 @@ func dataFolder(c *cli.Context) (paths.Data, error) {
 type checked struct {
 	Certificates []pki.Found `json:"certificates"`
 	pki.Progress
+	// Unknown is why it is not known who has followed a change of authorities.
+	Unknown string `json:"unknown,omitempty"`
 }
 
 func checkCertificates(c *cli.Context) error {
@@ -68,14 +70,18 @@ func checkCertificates(c *cli.Context) error {
 	if len(all) == 0 {
 		return fmt.Errorf("no certificates in %s: start labk on this PC, or name its folder with --data-dir", data)
 	}
-	var progress pki.Progress
-	err = control.Call(c.Context, paths.ControlSocket, "GET", pki.RotateCARoute, nil, &progress)
-	if err != nil { // it does not run, is an agent, or is just starting: what the disk says will do
-		if progress.Rotation, err = pki.NewStore(data.ServerTLS(), time.Now).Rotation(); err != nil {
+	now := checked{Certificates: all}
+	// An agent has no such route, and nothing is said of it: that a change is under way, the disk tells.
+	asked := control.Call(c.Context, paths.ControlSocket, "GET", pki.RotateCARoute, nil, &now.Progress)
+	if asked != nil {
+		if now.Progress.Rotation, err = pki.NewStore(data.ServerTLS(), time.Now).Rotation(); err != nil {
 			return err
 		}
 	}
-	err = print(c, checked{all, progress}, func() error {
+	if asked != nil && now.Rotation != nil {
+		now.Unknown = asked.Error()
+	}
+	err = print(c, now, func() error {
 		w := tabwriter.NewWriter(c.App.Writer, 0, 0, 2, ' ', 0)
 		fmt.Fprintln(w, "NAME\tSUBJECT\tUSE\tFROM\tUNTIL\tRENEWED\tSTATE")
 		for _, f := range all {
@@ -85,10 +91,10 @@ func checkCertificates(c *cli.Context) error {
 			}
 			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", f.Name, f.Subject, f.Use, day(f.From), day(f.Until), renewed, f.State)
 		}
-		if err := w.Flush(); err != nil || progress.Rotation == nil {
+		if err := w.Flush(); err != nil || now.Rotation == nil {
 			return err
 		}
-		fmt.Fprintf(c.App.Writer, "\nThe authorities were changed at %s; those of before are still trusted. %s\n", day(progress.Rotation.Began), followed(progress.Behind))
+		fmt.Fprintf(c.App.Writer, "\nThe authorities were changed at %s; those of before are still trusted. %s\n", day(now.Rotation.Began), followed(now))
 		return nil
 	})
 	if err != nil {
@@ -109,15 +115,19 @@ func rotateCertificates(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	var names []string
-	err = control.Call(c.Context, paths.ControlSocket, "POST", pki.RotateRoute, nil, &names)
-	if err == nil {
-		fmt.Fprintln(c.App.Writer, "renewed:", strings.Join(names, ", "))
+	var rotated pki.Rotated
+	err = control.Call(c.Context, paths.ControlSocket, "POST", pki.RotateRoute, nil, &rotated)
+	switch {
+	case err == nil && len(rotated.Asked) > 0:
+		fmt.Fprintf(c.App.Writer, "asked for anew: %s: labk starts anew now. Pods go on.\n", strings.Join(rotated.Asked, ", "))
 		return nil
-	}
-	if !errors.Is(err, control.ErrNotRunning) {
+	case err == nil:
+		fmt.Fprintln(c.App.Writer, "renewed:", strings.Join(rotated.Issued, ", "))
+		return nil
+	case !errors.Is(err, control.ErrNotRunning):
 		return err
 	}
+	var names []string
 	err = atRest(data, func() (err error) {
 		names, err = pki.NewStore(data.ServerTLS(), time.Now).Forget()
 		if err != nil {
@@ -137,11 +147,15 @@ func rotateCertificates(c *cli.Context) error {
 	return nil
 }
 
-func followed(behind []string) string {
-	if len(behind) == 0 {
-		return "All nodes have followed, as far as is known."
+// followed is a sentence about a change of authorities.
+func followed(now checked) string {
+	switch {
+	case now.Unknown != "":
+		return "Which nodes have followed is not known: " + now.Unknown
+	case len(now.Behind) > 0:
+		return "These nodes have not followed yet: " + strings.Join(now.Behind, ", ") + "."
 	}
-	return "These nodes have not followed yet: " + strings.Join(behind, ", ") + "."
+	return "All nodes have followed."
 }
 
 func rotateAuthorities(c *cli.Context) error {
@@ -171,7 +185,7 @@ func rotateAuthorities(c *cli.Context) error {
 		return nil
 	}
 	fmt.Fprintf(c.App.Writer, "New authorities are made: %s. Pods go on, and agents follow by themselves.\n"+
-		"`labk certificate check` tells which nodes have not; those of before are trusted until all have, and for a day.\n", when)
+		"`labk certificate check` tells which nodes have not; those of before are trusted until a day after the last has.\n", when)
 	return nil
 }
 

@@ -1,6 +1,7 @@
 package join
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -9,7 +10,6 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"slices"
 	"time"
 )
 
@@ -23,12 +23,12 @@ const (
 // unreachableError is a server that can't be reached now, and perhaps can in a moment.
 type unreachableError struct{ error }
 
-// findServer connects to the server and returns those of the CAs named by a hash that its certificate comes from. It knows the server by one of these and by its name, and
+// findServer connects to the server and returns those of the CAs of the trust that its certificate comes from. It knows the server by one of these and by its name, and
 // sends nothing but TLS's own greeting before both are right. An unreachableError may pass; any other error stays until somebody does something.
-func findServer(ctx context.Context, server *url.URL, hashes ...string) ([]*x509.Certificate, error) {
+func findServer(ctx context.Context, server *url.URL, t trust) ([]*x509.Certificate, error) {
 	ctx, cancel := context.WithTimeout(ctx, 2*dialTimeout)
 	defer cancel()
-	pin := &pin{host: server.Hostname(), hashes: hashes}
+	pin := &pin{host: server.Hostname(), trust: t}
 	transport := &http.Transport{
 		DialContext:       (&net.Dialer{Timeout: dialTimeout}).DialContext,
 		TLSClientConfig:   &tls.Config{MinVersion: tls.VersionTLS12, ServerName: pin.host, InsecureSkipVerify: true, VerifyConnection: pin.verify},
@@ -58,10 +58,10 @@ func findServer(ctx context.Context, server *url.URL, hashes ...string) ([]*x509
 
 // pin verifies a connection by hashes of CAs. One is enough: a server whose authority was changed shows the present one, the one of before, and what binds the two.
 type pin struct {
-	host   string
-	hashes []string
+	host  string
+	trust trust
 
-	cas  []*x509.Certificate // those that are right, in the order of the hashes
+	cas  []*x509.Certificate // those that are right, in the order of the trust's hashes
 	leaf *x509.Certificate
 	err  error
 }
@@ -82,19 +82,19 @@ func (p *pin) check(chain []*x509.Certificate) error {
 		between.AddCert(c)
 	}
 	var bad error
-	for _, hash := range p.hashes {
-		i := slices.IndexFunc(chain, func(c *x509.Certificate) bool { return c.IsCA && CAHash(c) == hash })
-		if i < 0 {
+	for _, hash := range p.trust.hashes() {
+		ca := named(chain, hash)
+		if ca == nil {
 			continue
 		}
 		roots := x509.NewCertPool()
-		roots.AddCert(chain[i])
+		roots.AddCert(ca)
 		_, err := p.leaf.Verify(x509.VerifyOptions{Roots: roots, Intermediates: between, CurrentTime: p.leaf.NotBefore.Add(time.Second)})
 		if err != nil {
 			bad = fmt.Errorf("its certificate is not good: %w", err)
 			continue
 		}
-		p.cas = append(p.cas, chain[i])
+		p.cas = append(p.cas, ca)
 	}
 	last := chain[len(chain)-1]
 	switch {
@@ -102,7 +102,7 @@ func (p *pin) check(chain []*x509.Certificate) error {
 	case bad != nil:
 		return bad
 	case last.IsCA:
-		return fmt.Errorf("it is not the server that the token is for: the token names the CA %.12s..., and the server's is %.12s...: copy the token of this server, or correct --server", p.hashes[0], CAHash(last))
+		return p.trust.refuse(CAHash(last))
 	default:
 		return errors.New("it is not a labk server: it does not show its certificate authority: correct --server, it needs the address and port of a labk server")
 	}
@@ -110,6 +110,25 @@ func (p *pin) check(chain []*x509.Certificate) error {
 		return fmt.Errorf("its certificate is not for %s: use one of its names or addresses (%s), or start the server with --tls-san %s", p.host, names(p.leaf), p.host)
 	}
 	return nil
+}
+
+// refuse is the error of a server that shows another CA.
+func (t trust) refuse(shown string) error {
+	if t.token != nil {
+		return fmt.Errorf("it is not the server that the token is for: the token names the CA %.12s..., and the server's is %.12s...: copy the token of this server, or correct --server", t.token.CAHash, shown)
+	}
+	return fmt.Errorf("it is not the server that this PC knows: this PC knows the CA %.12s... of its cluster, and the server's is %.12s...: if the authorities were changed while this PC was off, "+
+		"give it a new token (run `labk token create` on the server); if it is another server, correct --server", t.known[0], shown)
+}
+
+// named returns the CA with the hash, nil if there is none. Of two certificates for the same key it is the one that the CA has signed itself, not what binds it to the CA of before.
+func named(chain []*x509.Certificate, hash string) (ca *x509.Certificate) {
+	for _, c := range chain {
+		if c.IsCA && CAHash(c) == hash && (ca == nil || bytes.Equal(c.RawIssuer, c.RawSubject)) {
+			ca = c
+		}
+	}
+	return ca
 }
 
 func names(c *x509.Certificate) string {

@@ -70,6 +70,9 @@ func listen(t *testing.T, cert tls.Certificate) (u *url.URL, asked func() bool) 
 	return u, func() bool { return len(requests) > 0 }
 }
 
+// byToken is the trust of a PC that has only a token, which names this CA.
+func byToken(hash string) trust { return trust{token: &Token{CAHash: hash}} }
+
 func TestFindServer(t *testing.T) {
 	ca, other := makeCA(t, "server-ca", time.Now), makeCA(t, "other", time.Now)
 	here := pki.Leaf{IPs: []net.IP{net.IPv4(127, 0, 0, 1)}, DNSNames: []string{"localhost"}}
@@ -98,7 +101,7 @@ func TestFindServer(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			u, asked := listen(t, tc.cert)
-			got, err := findServer(t.Context(), u, tc.hash)
+			got, err := findServer(t.Context(), u, byToken(tc.hash))
 			if tc.want != "" {
 				if err == nil || !strings.Contains(err.Error(), tc.want) {
 					t.Errorf("got %v, want %q", err, tc.want)
@@ -144,7 +147,7 @@ func TestFindServerThatIsNone(t *testing.T) {
 		"nothing listens": {closed.Addr().String(), true, "refused"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			_, err := findServer(t.Context(), &url.URL{Scheme: "https", Host: tc.address}, someHash)
+			_, err := findServer(t.Context(), &url.URL{Scheme: "https", Host: tc.address}, byToken(someHash))
 			if err == nil || !strings.Contains(err.Error(), tc.want) || errors.As(err, new(unreachableError)) != tc.passing {
 				t.Errorf("got %T %v, want %q, passing: %v", err, err, tc.want, tc.passing)
 			}
@@ -156,7 +159,7 @@ func TestFindServerThatIsNone(t *testing.T) {
 func TestFindServerWithAnotherClock(t *testing.T) {
 	ca := makeCA(t, "server-ca", func() time.Time { return time.Now().Add(48 * time.Hour) })
 	u, _ := listen(t, serving(t, ca, pki.Leaf{IPs: []net.IP{net.IPv4(127, 0, 0, 1)}}))
-	_, err := findServer(t.Context(), u, hashOf(t, ca))
+	_, err := findServer(t.Context(), u, byToken(hashOf(t, ca)))
 	if err == nil || !strings.Contains(err.Error(), "both clocks say") {
 		t.Errorf("got %v", err)
 	}

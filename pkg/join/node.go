@@ -141,11 +141,7 @@ func (j *joiner) join(ctx context.Context) error {
 // connect finds the server and tells whether it is the one that this PC knows already.
 func (j *joiner) connect(ctx context.Context, t trust) (*clients, error) {
 	j.known = len(t.known) > 0 // it has patience
-	hashes := slices.Clone(t.known)
-	if t.token != nil {
-		hashes = append(hashes, t.token.CAHash)
-	}
-	cas, err := j.findServer(ctx, hashes)
+	cas, err := j.findServer(ctx, t)
 	if err != nil {
 		return nil, err
 	}
@@ -160,11 +156,19 @@ func (j *joiner) connect(ctx context.Context, t trust) (*clients, error) {
 	return &clients{server: j.Server.String(), ca: ca, files: j.files, token: t.token}, nil
 }
 
-// trust is by what this PC knows its server, and proves itself.
+// trust is by what this PC knows its server, and proves itself: a token, or what it knows of its cluster, or both.
 type trust struct {
 	token *Token
 	// known are the hashes of the CAs of the cluster in which this PC has credentials of this node; none if it has none.
 	known []string
+}
+
+// hashes are those of all CAs by which the server may be known.
+func (t trust) hashes() []string {
+	if t.token == nil {
+		return t.known
+	}
+	return append(slices.Clone(t.known), t.token.CAHash)
 }
 
 func (j *joiner) trust() (trust, error) {
@@ -208,13 +212,13 @@ func (j *joiner) trust() (trust, error) {
 }
 
 // findServer tries until the server answers.
-func (j *joiner) findServer(ctx context.Context, hashes []string) ([]*x509.Certificate, error) {
+func (j *joiner) findServer(ctx context.Context, t trust) ([]*x509.Certificate, error) {
 	began := time.Now()
 	j.mu.Lock()
 	j.told = began
 	j.mu.Unlock()
 	for {
-		cas, err := findServer(ctx, j.Server, hashes...)
+		cas, err := findServer(ctx, j.Server, t)
 		if err == nil {
 			return cas, nil
 		}

@@ -257,7 +257,8 @@ func TestConnect(t *testing.T) {
 		"has its token of before":      {known: []string{present}, token: before, still: true, kept: true},
 		"has a token of another":       {known: []string{present}, token: otherHash, still: true},
 		"knows another, token of here": {known: []string{otherHash}, token: present, kept: true},
-		"knows another":                {known: []string{otherHash}, want: "not the server"},
+		"knows another":                {known: []string{otherHash}, want: "this PC knows the CA " + otherHash[:12] + "... of its cluster, and the server's is " + present[:12] + "...: if the authorities were changed"},
+		"knows another, no token fits": {known: []string{otherHash}, token: someHash, want: "the token names the CA " + someHash[:12] + "..., and the server's is " + present[:12]},
 	} {
 		t.Run(name, func(t *testing.T) {
 			j := &joiner{Options: Options{Server: u, Say: t.Logf}}
@@ -273,7 +274,10 @@ func TestConnect(t *testing.T) {
 				return
 			}
 			if err != nil || j.known != tc.still || (c.token != nil) != tc.kept {
-				t.Errorf("known: %v, client: %+v, %v", j.known, c, err)
+				t.Fatalf("known: %v, client: %+v, %v", j.known, c, err)
+			}
+			if used, err := parseCerts(c.ca); err != nil || used[0].CheckSignatureFrom(used[0]) != nil {
+				t.Errorf("it trusts a CA that another one has signed: %v, %v", used, err)
 			}
 		})
 	}

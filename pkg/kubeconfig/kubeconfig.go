@@ -2,8 +2,10 @@
 package kubeconfig
 
 import (
+	"bytes"
 	"fmt"
 	"io/fs"
+	"os"
 
 	"k8s.io/client-go/tools/clientcmd"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
@@ -48,4 +50,22 @@ func Write(path string, o Options) error {
 		return fmt.Errorf("write kubeconfig %s: %w", path, err)
 	}
 	return nil
+}
+
+// Holds tells whether the kubeconfig at path is there and has a user with the content of cert, whatever else is in it.
+func Holds(path, cert string) bool {
+	c, err := clientcmd.LoadFromFile(path)
+	if err != nil {
+		return false
+	}
+	data, err := os.ReadFile(cert)
+	if err != nil {
+		return false
+	}
+	for _, user := range c.AuthInfos {
+		if bytes.Equal(user.ClientCertificateData, data) {
+			return true
+		}
+	}
+	return false
 }

@@ -74,16 +74,16 @@ func (c *CA) write(l Leaf, file string, template *x509.Certificate) error {
 		return err
 	}
 	text := encode(cert)
-	if l.serves() {
-		// A PC that joins knows the authority by its hash alone, and must be shown it.
-		text = append(text, encode(c.cert)...)
-	}
 	if c.former != nil && c.store.now().Before(c.former.NotAfter) {
 		// So those trust it who only know the authority of before: a pod that read it at its start, a kubelet that was not told yet, a PC that was off.
 		text = append(text, encode(c.cross)...)
 		if l.serves() {
 			text = append(text, encode(c.former)...)
 		}
+	}
+	if l.serves() {
+		// A PC that joins knows the authority by its hash alone, and must be shown it. Last: OpenSSL takes the first issuer that fits, and from this one no way leads to that of before.
+		text = append(text, encode(c.cert)...)
 	}
 	private, err := encodeKey(key)
 	if err != nil {

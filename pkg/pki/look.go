@@ -16,11 +16,17 @@ import (
 
 // What commands ask of the labk that runs.
 const (
-	// RotateRoute, POST: issue leaves anew. The answer names them.
+	// RotateRoute, POST: issue leaves anew. The answer is a Rotated.
 	RotateRoute = "/certificates/rotate"
 	// RotateCARoute, POST with a Change: begin or finish a change of authorities. GET: the answer is how it stands, a Progress.
 	RotateCARoute = "/certificates/rotate-ca"
 )
+
+// Rotated names leaves: those that have been issued anew, and on an agent those that its fresh start asks for anew.
+type Rotated struct {
+	Issued []string `json:"issued,omitempty"`
+	Asked  []string `json:"asked,omitempty"`
+}
 
 // Change says what is to be done to the authorities: new ones, or with Finish the end of trust in those of before; with Force also if there are nodes that have not followed.
 type Change struct {
@@ -34,6 +40,8 @@ type Progress struct {
 	Rotation *Rotation `json:"rotation,omitempty"`
 	// Behind names the nodes that have no certificates of the new authorities yet.
 	Behind []string `json:"behind,omitempty"`
+	// Followed is when the last of the others got its certificate of the new authorities in the place of one of before.
+	Followed time.Time `json:"followed,omitzero"`
 }
 
 // State is how a certificate stands.

@@ -29,7 +29,7 @@ const (
 //
 //	making/         new authorities that are not complete: removed at the next start
 //	next/           complete ones, which Resume puts in their places; a power cut in the middle of that makes it begin again
-//	rotation.json   there while the authorities of before are trusted beside the present ones
+//	rotation.json   there while the authorities of before are trusted beside the present ones; Resume writes it
 //	former/         those of before (NAME.crt), the present ones signed by those of before (NAME-cross.crt), and the public key of before
 //	trust/          what is trusted: NAME.crt, the present one first
 const (
@@ -48,6 +48,7 @@ var ErrNotRotating = errors.New("no authorities of before are trusted: there is 
 
 // Rotation is a change of the authorities that is under way: new ones issue everything, and those of before are still trusted.
 type Rotation struct {
+	// Began is when the new ones were put in their places, which may be long after somebody asked for them.
 	Began time.Time `json:"began"`
 }
 
@@ -85,13 +86,6 @@ func (s *Store) Begin() error {
 	}
 	if err := s.succeedKey(dir); err != nil {
 		return fmt.Errorf("make a new key for service accounts' tokens: %w", err)
-	}
-	data, err := json.Marshal(Rotation{Began: s.now().UTC()})
-	if err != nil {
-		return err
-	}
-	if err := paths.WriteFile(filepath.Join(dir, rotationFile), data, 0o600); err != nil {
-		return err
 	}
 	return paths.Rename(dir, filepath.Join(s.dir, next))
 }
@@ -163,8 +157,10 @@ func (s *Store) Resume() error {
 	if err := os.RemoveAll(filepath.Join(s.dir, making)); err != nil {
 		return err
 	}
-	from := filepath.Join(s.dir, next)
-	if !missing(from) {
+	if from := filepath.Join(s.dir, next); !missing(from) {
+		if err := s.putRotation(Rotation{Began: s.now().UTC()}); err != nil { // first: with any of the new ones, those of before are trusted beside them
+			return err
+		}
 		err := filepath.WalkDir(from, func(path string, e fs.DirEntry, err error) error {
 			if err != nil || e.IsDir() {
 				return err
@@ -179,6 +175,14 @@ func (s *Store) Resume() error {
 		}
 	}
 	return s.clear()
+}
+
+func (s *Store) putRotation(r Rotation) error {
+	data, err := json.Marshal(r)
+	if err != nil {
+		return err
+	}
+	return paths.WriteFile(filepath.Join(s.dir, rotationFile), data, 0o600)
 }
 
 // clear removes authorities of before that have ended and, when no rotation is under way, the key of before.

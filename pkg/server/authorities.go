@@ -22,7 +22,7 @@ import (
 	"github.com/labk/labk/pkg/pki"
 )
 
-// settling is for how long authorities of before stay trusted at least: in that time a kubelet gives each pod a new token and the new authority.
+// settling is for how long authorities of before stay trusted after the last node has followed: in that time its kubelet gives each pod a new token and the new authority.
 const settling = 24 * time.Hour
 
 // changeAuthorities begins or finishes a change of the authorities; a fresh start makes it so. Pods go on, and agents follow by themselves (join.NewFollower).
@@ -34,28 +34,25 @@ func (s *server) changeAuthorities(ctx context.Context, c pki.Change) error {
 		s.startAnew("the cluster has new certificate authorities: starting anew with them")
 		return nil
 	}
-	p, err := s.progress(ctx)
-	switch {
-	case c.Force: // the API need not answer
-		if r, err := s.id.store.Rotation(); err != nil || r == nil {
-			return errOr(err, pki.ErrNotRotating)
-		}
-	case err != nil:
+	r, err := s.id.store.Rotation()
+	if err != nil {
 		return err
-	case p.Rotation == nil:
+	}
+	if r == nil {
 		return pki.ErrNotRotating
-	case len(p.Behind) > 0:
+	}
+	if c.Force { // the API need not answer
+		return s.finish()
+	}
+	p, err := s.progress(ctx)
+	if err != nil {
+		return err
+	}
+	if len(p.Behind) > 0 {
 		return fmt.Errorf("finish the change of authorities: these nodes have not followed: %s: start labk on them and wait, delete the Nodes that are gone for good, "+
 			"or add --force: they need a new token then", strings.Join(p.Behind, ", "))
 	}
 	return s.finish()
-}
-
-func errOr(err, other error) error {
-	if err != nil {
-		return err
-	}
-	return other
 }
 
 func (s *server) finish() error {
@@ -90,14 +87,14 @@ func (s *server) progress(ctx context.Context) (p pki.Progress, err error) {
 	if err != nil {
 		return p, err
 	}
-	p.Behind, err = registrar.Behind(ctx, client, join.CAHash(present.Certificate()))
+	p.Behind, p.Followed, err = registrar.Behind(ctx, client, join.CAHash(present.Certificate()))
 	return p, err
 }
 
 // finishInTime finishes a change when it has settled and all nodes have followed.
 func (s *server) finishInTime(ctx context.Context) {
 	p, err := s.progress(ctx)
-	if err != nil || p.Rotation == nil || len(p.Behind) > 0 || time.Since(p.Rotation.Began) < settling {
+	if err != nil || p.Rotation == nil || len(p.Behind) > 0 || time.Since(p.Rotation.Began) < settling || time.Since(p.Followed) < settling {
 		return // it is looked at again
 	}
 	if err := s.finish(); err != nil {

@@ -54,10 +54,18 @@ func (i *identity) leaves() ([]leaf, error) {
 	}, nil
 }
 
-// renew issues the leaves that are missing or due, or all, and names those that it has issued. Upstream's components see new files by themselves.
+// renew issues the leaves that are missing or due, or all, while the server runs, and names those that it has issued. Upstream's components see new files by themselves.
 func (i *identity) renew(all bool) (issued []string, err error) {
-	i.issuing.Lock()
-	defer i.issuing.Unlock()
+	err = i.locked(func(*pki.Store) (err error) {
+		issued, err = i.issue(all, false)
+		return err
+	})
+	return issued, err
+}
+
+// issue is renew for who holds the lock. A start, which may have other options, writes every kubeconfig; afterwards the administrator's may be changed by who uses it, and
+// is written when it lacks the certificate.
+func (i *identity) issue(all, start bool) (issued []string, err error) {
 	leaves, err := i.leaves()
 	if err != nil {
 		return nil, err
@@ -71,7 +79,7 @@ func (i *identity) renew(all bool) (issued []string, err error) {
 		if err != nil {
 			return issued, err
 		}
-		if l.kubeconfig != "" {
+		if l.kubeconfig != "" && (start || !l.embedded || !kubeconfig.Holds(l.kubeconfig, pair.Cert)) {
 			o := kubeconfig.Options{
 				Server: controlplane.URL(i.cfg), CA: i.credentials.TrustedServers, Cert: pair.Cert, Key: pair.Key, Mode: l.mode, ByPath: !l.embedded,
 			}
@@ -119,7 +127,7 @@ func (s *server) renewal() lifecycle.Component {
 func (s *server) certificateRoutes(mux *http.ServeMux) {
 	mux.HandleFunc("POST "+pki.RotateRoute, func(w http.ResponseWriter, _ *http.Request) {
 		issued, err := s.id.renew(true)
-		control.WriteJSON(w, issued, err)
+		control.WriteJSON(w, pki.Rotated{Issued: issued}, err)
 	})
 	mux.HandleFunc("GET "+pki.RotateCARoute, func(w http.ResponseWriter, r *http.Request) {
 		p, err := s.progress(r.Context())

@@ -32,7 +32,7 @@ type identity struct {
 	clientCA    *pki.CA    // from ensure on
 	token       join.Token // from ensure on
 
-	issuing sync.Mutex // held by whoever uses the store, once the server has started
+	issuing sync.Mutex // held by whoever uses the store
 }
 
 func newIdentity(cfg *config.Config, data paths.Data, node net.IP) (*identity, error) {
@@ -71,8 +71,10 @@ func shortenLife(s *pki.Store) error {
 	return nil
 }
 
-// ensure makes what is missing or due for renewal, and goes on with a change of authorities.
+// ensure makes what is missing or due for renewal, and goes on with a change of authorities. Commands that come before it is done wait.
 func (i *identity) ensure() (err error) {
+	i.issuing.Lock()
+	defer i.issuing.Unlock()
 	if err := i.store.Resume(); err != nil {
 		return err
 	}
@@ -82,7 +84,7 @@ func (i *identity) ensure() (err error) {
 	if _, err := i.store.SigningKey(); err != nil {
 		return err
 	}
-	if _, err := i.renew(false); err != nil {
+	if _, err := i.issue(false, true); err != nil {
 		return err
 	}
 	if err := controlplane.EnsureEncryption(i.data.Encryption()); err != nil {

@@ -152,7 +152,7 @@ func (r *registrar) succeedMachine(ctx context.Context, csr *certificatesv1.Cert
 		}
 	}
 	next := *rec // whatever the request says of the PC: which one it is was decided when it joined
-	next.Previous = from.credential
+	next.Previous, next.Followed = from.credential, r.now().UTC()
 	return r.signMachine(ctx, csr, name, next)
 }
 

@@ -28,8 +28,10 @@ type record struct {
 	// failed before it had the new one.
 	Previous string `json:"previous,omitempty"`
 	// Authority is the hash of the CA that signed the machine certificate.
-	Authority string    `json:"authority,omitempty"`
-	Since     time.Time `json:"since"`
+	Authority string `json:"authority,omitempty"`
+	// Followed is when the PC got a machine certificate of that CA for one of the CA before it; zero if it never did.
+	Followed time.Time `json:"followed,omitzero"`
+	Since    time.Time `json:"since"`
 }
 
 // has tells whether the PC may come with this credential.
@@ -60,23 +62,26 @@ func (r records) get(ctx context.Context, node string) (*record, error) {
 	return &rec, nil
 }
 
-// Behind names the nodes whose machine certificate is not of the CA with this hash: those that have not followed a change of authorities.
-func Behind(ctx context.Context, client kubernetes.Interface, caHash string) ([]string, error) {
+// Behind names the nodes whose machine certificate is not of the CA with this hash: those that have not followed a change of authorities. last is when the last of the
+// others did.
+func Behind(ctx context.Context, client kubernetes.Interface, caHash string) (names []string, last time.Time, err error) {
 	nodes, err := client.CoreV1().Nodes().List(ctx, metav1.ListOptions{})
 	if err != nil {
-		return nil, fmt.Errorf("look which nodes there are: %w", err)
+		return nil, last, fmt.Errorf("look which nodes there are: %w", err)
 	}
-	var names []string
 	for _, n := range nodes.Items {
 		rec, err := records{client}.get(ctx, n.Name)
 		if err != nil {
-			return nil, err
+			return nil, last, err
 		}
-		if rec == nil || rec.Authority != caHash {
+		switch {
+		case rec == nil || rec.Authority != caHash:
 			names = append(names, n.Name)
+		case rec.Followed.After(last):
+			last = rec.Followed
 		}
 	}
-	return names, nil
+	return names, last, nil
 }
 
 // put notes a node's record.

@@ -99,12 +99,13 @@ func testChange(t *testing.T, w *world, b before) {
 // A PC that was off follows when it is switched on, without a token.
 func testLate(t *testing.T, w *world) {
 	late := w.Agents[1]
+	_, without, _ := checkAll(t, w.Server)
 	late.Start(t, "--server", w.URL())
 	late.WaitUp(t)
 	w.well(t, w.all()...)
 	w.ofPresent(t, late, 2)
-	if _, progress, _ := checkAll(t, w.Server); progress.Rotation == nil || len(progress.Behind) > 0 {
-		t.Errorf("check says %+v", progress)
+	if _, progress, _ := checkAll(t, w.Server); progress.Rotation == nil || len(progress.Behind) > 0 || !progress.Followed.After(without.Followed) || !without.Followed.After(without.Rotation.Began) {
+		t.Errorf("check says %+v, and said %+v", progress, without)
 	}
 }
 
@@ -200,6 +201,11 @@ func testLeftBehind(t *testing.T, w *world) {
 func (w *world) atRest(t *testing.T, args ...string) {
 	t.Helper()
 	w.Server.Stop(t)
+	if _, progress, _ := checkAll(t, w.Server); progress.Rotation != nil {
+		if out := w.Sh(t, w.Program()+" certificate check"); !strings.Contains(out, "Which nodes have followed is not known: labk does not run") {
+			t.Errorf("check says of what nobody can know:\n%s", out)
+		}
+	}
 	r := w.Labk(t, append([]string{"certificate", "rotate-ca"}, args...)...)
 	if r.Err != nil || !strings.Contains(r.Stdout, "at its next start") {
 		t.Errorf("it says %s, %v", r.Stdout, r.Err)

@@ -240,7 +240,9 @@ func testRotateAgent(t *testing.T, w *world) {
 	agent := w.Agents[0]
 	before := kubelet(t, agent)
 	w.unharmed(t, func() {
-		agent.Sh(t, agent.Program()+" certificate rotate")
+		if out := agent.Sh(t, agent.Program()+" certificate rotate"); !strings.Contains(out, "asked for anew: kubelet-client, kubelet-server") {
+			t.Errorf("it says %s", out)
+		}
 		cluster.Eventually(t, cluster.Limit, "the agent has started anew", func() error {
 			if n := strings.Count(agent.Log(), "this PC is the node"); n < 2 {
 				return fmt.Errorf("it was up %d times", n)
@@ -252,9 +254,11 @@ func testRotateAgent(t *testing.T, w *world) {
 }
 
 func testAtRest(t *testing.T, w *world) {
-	before, ofKubelet := w.leaves(t), kubelet(t, w.Server)
+	agent := w.Agents[0]
+	before, ofKubelet, ofAgent := w.leaves(t), kubelet(t, w.Server), kubelet(t, agent)
 	w.unharmed(t, func() {
 		w.Server.Stop(t)
+		agent.Exec(t, nil, agent.Program(), "certificate", "rotate").Refused(t, 1, "nothing was changed", "try again when it runs")
 		if out := w.Sh(t, w.Program()+" certificate rotate"); !strings.Contains(out, "its next start") {
 			t.Errorf("it says %s", out)
 		}
@@ -263,6 +267,11 @@ func testAtRest(t *testing.T, w *world) {
 	})
 	changed(t, before, w.leaves(t))
 	changed(t, ofKubelet, kubelet(t, w.Server))
+	for name, now := range kubelet(t, agent) {
+		if !now.Equal(ofAgent[name]) {
+			t.Errorf("the agent's %s has changed, though there was no server to issue another", name)
+		}
+	}
 }
 
 // All PCs were off until every certificate but the authorities' and the PCs' own had ended. They start by themselves, without a token.
