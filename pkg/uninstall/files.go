@@ -63,15 +63,14 @@ func (r *removal) removeFiles(ctx context.Context) error {
 		_, err := removeFile(filepath.Join(devicePlugins, "kubelet.sock"))
 		errs = append(errs, err)
 	}
-	errs = append(errs, r.removeFolder(paths.RunDir))
+	if exists(paths.RunDir) {
+		errs = append(errs, removeTree(paths.RunDir))
+		r.o.Say("removed %s", paths.RunDir)
+	}
 	if r.o.KeepData {
 		r.o.Say("kept: %s", r.site.data)
 	} else {
-		errs = append(errs, r.removeFolder(string(r.site.data)))
-		if r.site.dataLink != "" {
-			_, err := removeFile(r.site.dataLink)
-			errs = append(errs, err)
-		}
+		errs = append(errs, r.removeData())
 	}
 	errs = append(errs, r.removeConfiguration())
 	removeEmpty(paths.CNIResults, "/var/lib/cni", devicePlugins, "/var/lib/kubelet", runcState, filepath.Dir(runcState), shimSockets, "/run/containerd", podLogs, containerLogs)

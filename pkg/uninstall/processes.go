@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/labk/labk/pkg/payload/manifest"
 )
 
 // nodePrograms are what other distributions' nodes run as.
@@ -53,7 +55,9 @@ func (r *removal) helpers() (pids []int) {
 
 func (r *removal) isHelper(pid int) bool {
 	exe, err := os.Readlink(procFile(pid, "exe"))
-	return err == nil && strings.HasPrefix(exe, r.site.data.Payload()+"/")
+	program, ok := strings.CutPrefix(exe, r.site.data.Payload()+"/")
+	payload, _, _ := strings.Cut(program, "/")
+	return err == nil && ok && manifest.IsHash(payload)
 }
 
 // ofContainer tells whether the process's root is a container's of labk's containerd, also when that has been deleted.

@@ -61,7 +61,7 @@ func findSite(o Options) (*site, error) {
 	if o.Data != "" {
 		data = o.Data
 	}
-	if err := s.setData(data); err != nil {
+	if err := s.setData(data, o.Data != ""); err != nil {
 		return nil, err
 	}
 	s.kubeconfig, s.backend = cfg.WriteKubeconfig, cfg.FlannelBackend
@@ -79,8 +79,8 @@ func findSite(o Options) (*site, error) {
 	return s, nil
 }
 
-// setData refuses folders that cannot be labk's alone: all of it will be deleted.
-func (s *site) setData(dir string) error {
+// setData refuses folders that cannot be labk's and, where a person named the folder, one that has nothing of labk's.
+func (s *site) setData(dir string, named bool) error {
 	clean := filepath.Clean(dir)
 	if !filepath.IsAbs(clean) || strings.Count(clean, "/") < 2 || slices.Contains([]string{"/var/lib", "/usr/local", "/etc/labk"}, clean) {
 		return fmt.Errorf("%s is no data folder of labk: name the right one with --data-dir", dir)
@@ -98,9 +98,7 @@ func (s *site) setData(dir string) error {
 	if err != nil {
 		return fmt.Errorf("look into the data folder: %w", err)
 	}
-	known := []string{"lock", "data", "server", "agent", "version", "last-run.json"}
-	ours := slices.ContainsFunc(entries, func(e os.DirEntry) bool { return slices.Contains(known, e.Name()) })
-	if len(entries) > 0 && !ours {
+	if named && len(entries) > 0 && len(ownData(s.data)) == 0 {
 		return fmt.Errorf("%s does not look like a data folder of labk: name the right one with --data-dir", dir)
 	}
 	return nil
