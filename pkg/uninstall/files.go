@@ -135,7 +135,7 @@ func (r *removal) removeLogs(uids map[string]bool) error {
 	gone := map[string]bool{}
 	for _, folder := range folders {
 		parts := strings.Split(filepath.Base(folder), "_")
-		if uids[parts[len(parts)-1]] || len(r.others) == 0 && !otherKubelet() {
+		if uids[parts[len(parts)-1]] || len(r.others) == 0 {
 			gone[folder] = true
 			errs = append(errs, os.RemoveAll(folder))
 		}
@@ -148,11 +148,6 @@ func (r *removal) removeLogs(uids map[string]bool) error {
 		}
 	}
 	return errors.Join(errs...)
-}
-
-// otherKubelet tells whether this PC has another node that does not run now.
-func otherKubelet() bool {
-	return exists("/var/lib/kubelet/pods") || exists("/var/lib/rancher") || exists("/var/lib/k0s")
 }
 
 // removeConfiguration deletes the administrator's kubeconfig and, unless data are kept, the configuration that was installed.

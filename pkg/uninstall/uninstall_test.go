@@ -193,6 +193,28 @@ func TestRemoveData(t *testing.T) {
 	}
 }
 
+// A node that is stopped is known by its data; what is empty is left of one that has been removed.
+func TestStoppedNodes(t *testing.T) {
+	root := t.TempDir()
+	for _, folder := range []string{"var/lib/rancher/k3s", "var/lib/kubelet/device-plugins", "var/lib/k0s"} {
+		if err := os.MkdirAll(filepath.Join(root, folder), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := stoppedNodes(root); len(got) > 0 {
+		t.Errorf("where there is none: %q", got)
+	}
+	for _, folder := range []string{"var/lib/rancher/k3s/server", "var/lib/kubelet/pods/0"} {
+		if err := os.MkdirAll(filepath.Join(root, folder), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want := []string{"the node with /var/lib/kubelet/pods", "the node with /var/lib/rancher/k3s"}
+	if got := stoppedNodes(root); !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
 func TestDataDirOf(t *testing.T) {
 	for text, want := range map[string]string{
 		"ExecStart=/usr/local/bin/labk server\n":                               "",

@@ -226,8 +226,18 @@ func TestIPTables(t *testing.T) {
 	}
 }
 
-// Another Kubernetes node of the PC keeps what it shares with labk's.
+// Another Kubernetes node of the PC keeps what it shares with labk's, also while it is stopped and only its pods run on.
 func TestOtherNode(t *testing.T) {
+	for name, node := range map[string]struct{ make, said, still string }{
+		"running":   {`cp /bin/sleep /root/kubelet && (setsid /root/kubelet 10000 >/dev/null 2>&1 &)`, "kubelet (", `pgrep -f '^/root/kubelet'`},
+		"stopped":   {`mkdir -p /var/lib/rancher/k3s/server`, "/var/lib/rancher/k3s", `ls -d /var/lib/rancher/k3s/server`},
+		"elsewhere": {`true`, "the pod 01234567-89ab-cdef-0123-456789abcdef", `true`},
+	} {
+		t.Run(name, func(t *testing.T) { keepsOther(t, node.make, node.said, node.still) })
+	}
+}
+
+func keepsOther(t *testing.T, make, said, still string) {
 	c := cluster.Hosts(t, 1)
 	n := c.Server
 	n.Start(t)
@@ -236,12 +246,12 @@ func TestOtherNode(t *testing.T) {
 	n.Signal(t, syscall.SIGTERM)
 	_ = n.Wait(t)
 	const pod = "kubepods/besteffort/pod01234567-89ab-cdef-0123-456789abcdef"
-	n.Sh(t, `mkdir /sys/fs/cgroup/pids/`+pod+` && cp /bin/sleep /root/kubelet && (setsid /root/kubelet 10000 >/dev/null 2>&1 &) &&
+	n.Sh(t, `mkdir /sys/fs/cgroup/pids/`+pod+` && `+make+` &&
 		sh -c 'echo $$ >/sys/fs/cgroup/pids/`+pod+`/cgroup.procs; setsid sleep 20000 >/dev/null 2>&1 &'`)
-	if out := uninstall(t, n, n.Program()); !strings.Contains(out, "kubelet (") {
+	if out := uninstall(t, n, n.Program()); !strings.Contains(out, said) {
 		t.Errorf("it does not say whose it left")
 	}
-	if out := n.Sh(t, `pgrep -f '^sleep 20000' >/dev/null && pgrep -f '^/root/kubelet' >/dev/null && nft list table ip kube-proxy >/dev/null && ls -d /sys/fs/cgroup/pids/`+pod); !strings.HasSuffix(out, pod) {
+	if out := n.Sh(t, `pgrep -f '^sleep 20000' >/dev/null && `+still+` >/dev/null && nft list table ip kube-proxy >/dev/null && ls -d /sys/fs/cgroup/pids/`+pod); !strings.HasSuffix(out, pod) {
 		t.Errorf("what the other node has: %s", out)
 	}
 	if out := n.Sh(t, `ls -d /run/labk /var/lib/labk 2>/dev/null; pgrep -fl '^/coredns|^/pause|[c]ontainerd-shim'; nft list tables | grep labk; ls /run/netns; find /sys/fs/cgroup -name 'pod*-*' | grep -v 01234567; true`); out != "" {
