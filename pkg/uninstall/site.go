@@ -2,7 +2,9 @@ package uninstall
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -33,6 +35,7 @@ type unit struct {
 	name, file string
 	systemd    bool
 	edited     bool // after labk wrote it
+	gone       bool // the file; what it started may still run
 	text       string
 }
 
@@ -119,10 +122,10 @@ func (s *site) findUnits() {
 		} {
 			sum, noted := sums[u.file]
 			text, err := os.ReadFile(u.file)
-			if err != nil && !noted { // one that is gone may still run
+			if err != nil && !noted {
 				continue
 			}
-			u.text = string(text)
+			u.text, u.gone = string(text), errors.Is(err, fs.ErrNotExist)
 			u.edited = noted && err == nil && sum != sumOf(text)
 			if noted || strings.Contains(u.text, "labk ") {
 				s.units = append(s.units, u)

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/labk/labk/pkg/install"
 	"github.com/labk/labk/pkg/kubeconfig"
 	"github.com/labk/labk/pkg/paths"
 )
@@ -212,6 +213,65 @@ func TestStoppedNodes(t *testing.T) {
 	want := []string{"the node with /var/lib/kubelet/pods", "the node with /var/lib/rancher/k3s"}
 	if got := stoppedNodes(root); !slices.Equal(got, want) {
 		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+// A rule that could not be closed is open still: only one that is gone is no failure.
+func TestCloseFirewall(t *testing.T) {
+	for name, test := range map[string]struct {
+		script    string
+		args      []string
+		fine      bool
+		says, err string
+	}{
+		"closed":           {"exit 0", nil, true, "closed in", ""},
+		"gone":             {"echo Could not delete non-existent rule; exit 1", nil, true, "already", ""},
+		"zone gone":        {"echo Error: INVALID_ZONE: lab >&2; exit 112", nil, true, "already", ""},
+		"locked":           {"echo ERROR: problem running; exit 1", nil, false, "", "problem running"},
+		"stopped, for now": {"echo FirewallD is not running; exit 252", nil, true, "already", ""},
+		"stopped, for all": {"echo FirewallD is not running; exit 252", []string{"--permanent"}, false, "", "not running"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var said string
+			rule := install.Rule{Firewall: "wall", Remove: append([]string{"sh", "-c", test.script}, test.args...)}
+			first := install.Rule{Firewall: "wall", Remove: []string{"labk-test-no-such-firewall"}}
+			r := &removal{
+				site: &site{record: &install.Record{Firewall: []install.Rule{first, rule}}},
+				o:    Options{Say: func(format string, args ...any) { said += fmt.Sprintf(format, args...) }},
+			}
+			err := r.closeFirewall(t.Context())
+			if test.fine != (err == nil) || !strings.Contains(fmt.Sprint(err), test.err) || !strings.Contains(said, test.says) || test.says == "" && said != "" {
+				t.Errorf("it says %q and returns %v", said, err)
+			}
+		})
+	}
+}
+
+// A unit that somebody has removed can be stopped, but not disabled.
+func TestBootLinks(t *testing.T) {
+	etc := t.TempDir()
+	for _, name := range []string{"systemd/system/multi-user.target.wants/labk.service", "systemd/system/multi-user.target.wants/ssh.service", "runlevels/default/labk", "systemd/system/labk.service"} {
+		path := filepath.Join(etc, name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Symlink("/gone", path); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, test := range []struct {
+		unit unit
+		want string
+	}{
+		{unit{name: "labk.service", systemd: true}, "systemd/system/multi-user.target.wants/labk.service"},
+		{unit{name: "labk"}, "runlevels/default/labk"},
+	} {
+		if got := test.unit.bootLinks(etc); !slices.Equal(got, []string{filepath.Join(etc, test.want)}) {
+			t.Errorf("%s: got %q", test.unit.name, got)
+		}
+	}
+	if got := (unit{name: "labk", gone: true}).stopCommands(); got != nil {
+		t.Errorf("OpenRC is asked to stop a script that is gone: %q", got)
 	}
 }
 

@@ -180,6 +180,13 @@ func TestFirewall(t *testing.T) {
 	if n.Sh(t, "ufw status numbered") == status {
 		t.Error("installing has opened nothing")
 	}
+	n.Sh(t, "rm /etc/systemd/system/labk.service") // by somebody, and the service still runs
+	n.Sh(t, `mv /usr/sbin/ufw /root/ && printf '#!/bin/sh\necho ERROR: locked; exit 1\n' >/usr/sbin/ufw && chmod +x /usr/sbin/ufw`)
+	r := n.Exec(t, nil, "labk", "uninstall")
+	if r.Refused(t, 1, "locked"); !strings.Contains(r.Stderr, "run labk uninstall again") {
+		t.Errorf("it does not say what to do: %s", r.Stderr)
+	}
+	n.Sh(t, "mv /root/ufw /usr/sbin/ufw")
 	uninstall(t, n, "labk")
 	if now := n.Sh(t, "ufw status numbered"); now != status {
 		t.Errorf("the firewall was\n%s\nand is\n%s", status, now)
