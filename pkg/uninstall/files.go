@@ -14,6 +14,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"k8s.io/client-go/tools/clientcmd"
 
+	"github.com/labk/labk/pkg/install"
 	"github.com/labk/labk/pkg/paths"
 	"github.com/labk/labk/pkg/sysctl"
 )
@@ -160,21 +161,20 @@ func (r *removal) removeConfiguration() error {
 			r.o.Say("removed %s", r.site.kubeconfig)
 		}
 	}
-	if r.site.record == nil {
-		removeEmpty(filepath.Dir(paths.ConfigFile))
-		return errors.Join(errs...)
-	}
-	for _, file := range r.site.record.Config {
-		if r.o.KeepData {
+	if r.o.KeepData {
+		for _, file := range r.site.config {
 			r.o.Say("kept: %s", file)
-			continue
 		}
+		return errors.Join(append(errs, install.Keep(r.site.config))...)
+	}
+	for _, file := range append(r.site.config, paths.KeptRecord) {
 		removed, err := removeFile(file)
 		errs = append(errs, err)
 		if removed {
 			r.o.Say("removed %s", file)
 		}
 	}
+	removeEmpty(filepath.Dir(paths.ConfigFile))
 	return errors.Join(errs...)
 }
 
@@ -208,7 +208,7 @@ func (r *removal) removeProgram() error {
 		}
 	}
 	removeEmpty(filepath.Dir(paths.InstallRecord))
-	if left, _ := filepath.Glob(filepath.Join(filepath.Dir(paths.InstallRecord), "*")); len(left) > 0 {
+	if left, _ := filepath.Glob(filepath.Join(filepath.Dir(paths.InstallRecord), "*")); len(left) > 0 && !r.o.KeepData {
 		r.o.Say("left: %s", strings.Join(left, ", "))
 	}
 	return errors.Join(errs...)

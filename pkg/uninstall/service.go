@@ -2,7 +2,6 @@ package uninstall
 
 import (
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"os"
@@ -182,9 +181,6 @@ func (u unit) bootLinks(etc string) (links []string) {
 	}
 	return links
 }
-
-// sumOf is a file's sum as install.File has it.
-func sumOf(data []byte) string { return fmt.Sprintf("%x", sha256.Sum256(data)) }
 
 // await polls until the condition holds, and says whether it does, for at most limit.
 func await(ctx context.Context, limit time.Duration, condition func() bool) bool {

@@ -24,6 +24,7 @@ type site struct {
 	data       paths.Data // the folder itself, without links
 	dataLink   string     // the link that leads there, if any
 	kubeconfig string
+	config     []string // the files of configuration that labk wrote
 	// pods and services are the addresses of pods and services.
 	pods, services netip.Prefix
 	backend        string
@@ -45,7 +46,16 @@ func findSite(o Options) (*site, error) {
 	if err != nil {
 		o.Say("what was installed cannot be read, the usual places are looked at: %v", err)
 	}
-	s := &site{record: record}
+	kept, err := install.LoadKept()
+	if err != nil {
+		o.Say("%v: the configuration stays", err)
+	}
+	s := &site{record: record, config: kept.Files()}
+	if record != nil {
+		s.config = append(slices.Clone(record.Config), s.config...)
+		slices.Sort(s.config)
+		s.config = slices.Compact(s.config)
+	}
 	s.findUnits()
 	role := "server"
 	if record != nil {
@@ -126,7 +136,7 @@ func (s *site) findUnits() {
 				continue
 			}
 			u.text, u.gone = string(text), errors.Is(err, fs.ErrNotExist)
-			u.edited = noted && err == nil && sum != sumOf(text)
+			u.edited = noted && err == nil && sum != install.Sum(text)
 			if noted || strings.Contains(u.text, "labk ") {
 				s.units = append(s.units, u)
 			}

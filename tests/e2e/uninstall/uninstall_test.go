@@ -271,15 +271,15 @@ func TestKeepData(t *testing.T) {
 	c := cluster.Hosts(t, 1)
 	n := c.Server
 	before := prepare(t, c)[0]
-	install(t, n, "server", "--node-label", "room=7")
+	install(t, n, "server", "--node-label", "room=7", "--token", "0123456789abcdef0123456789abcdef")
 	busy(t, c)
 	c.Kubectl(t, "create", "configmap", "kept")
 	out := uninstall(t, n, "labk", "--keep-data")
 	if !strings.Contains(out, "kept: /var/lib/labk") {
 		t.Errorf("it does not say what it kept")
 	}
-	asBefore(t, n, before, "file /var/lib/labk", "file /etc/labk/config.yaml")
-	install(t, n, "server")
+	asBefore(t, n, before, "file /var/lib/labk", "file /etc/labk/config.yaml", "file /etc/labk/kept.json", "file /etc/labk/token")
+	install(t, n, "server", "--node-label", "room=8")
 	c.Kubectl(t, "get", "configmap", "kept")
 	c.Kubectl(t, "wait", "--for=condition=Ready", "pod", "stubborn", "--timeout=100s")
 	n.Systemctl(t, "disable", "labk")
@@ -293,7 +293,10 @@ func TestKeepData(t *testing.T) {
 	}
 	n.Sh(t, "systemctl is-system-running --wait")
 	uninstall(t, n, "labk")
-	if r := n.Exec(t, nil, "sh", "-c", `ls -d /var/lib/labk /usr/local/bin/labk /etc/labk/kubeconfig.yaml /etc/systemd/system/labk.service /var/log/pods /var/lib/kubelet /run/labk`); r.Stdout != "" {
+	if out := n.Sh(t, "ls /etc/labk"); out != "notes" {
+		t.Errorf("left in /etc/labk: %s", out)
+	}
+	if r := n.Exec(t, nil, "sh", "-c", `ls -d /var/lib/labk /usr/local/bin/labk /etc/systemd/system/labk.service /var/log/pods /var/lib/kubelet /run/labk`); r.Stdout != "" {
 		t.Errorf("left: %s", r.Stdout)
 	}
 }
