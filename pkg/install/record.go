@@ -3,6 +3,8 @@
 package install
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -46,6 +48,12 @@ type File struct {
 	Path string `json:"path"`
 	// SHA256 is of the content, in hexadecimal.
 	SHA256 string `json:"sha256"`
+}
+
+// Sum is File.SHA256 of the content.
+func Sum(content []byte) string {
+	sum := sha256.Sum256(content)
+	return hex.EncodeToString(sum[:])
 }
 
 // Rule is a change of the PC's firewall: the command that made it and the one that takes it back.

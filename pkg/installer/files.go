@@ -9,6 +9,7 @@ import (
 	"slices"
 
 	"github.com/labk/labk/pkg/config"
+	"github.com/labk/labk/pkg/install"
 	"github.com/labk/labk/pkg/paths"
 )
 
@@ -87,6 +88,9 @@ func (i *installation) writeConfig() error {
 		return err
 	}
 	settings := slices.DeleteFunc(slices.Clone(i.given), func(s config.Setting) bool { return s.Name == "token" || s.Name == "token-file" })
+	if err := i.adopt(); err != nil {
+		return err
+	}
 	newToken := i.gives("token") || i.gives("token-file")
 	if newToken {
 		settings = append(settings, config.Setting{Name: "token"}, config.Setting{Name: "token-file", Value: paths.TokenFile})
@@ -119,4 +123,15 @@ func (i *installation) makes(path string) {
 	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) && !slices.Contains(i.record.Config, path) {
 		i.record.Config = append(i.record.Config, path)
 	}
+}
+
+// adopt notes the files as labk's own that the uninstallation before has kept: what is written below may change them.
+func (i *installation) adopt() error {
+	kept, err := install.LoadKept()
+	for _, path := range kept.Files() {
+		if !slices.Contains(i.record.Config, path) {
+			i.record.Config = append(i.record.Config, path)
+		}
+	}
+	return err
 }

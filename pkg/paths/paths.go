@@ -10,7 +10,9 @@ const (
 	// TokenFile is where an installed labk reads the token to join with; InstallRecord says what was installed.
 	TokenFile     = "/etc/labk/token"
 	InstallRecord = "/etc/labk/install.json"
-	RunDir        = "/run/labk"
+	// KeptRecord says which files of configuration `labk uninstall --keep-data` has left for the next installation.
+	KeptRecord = "/etc/labk/kept.json"
+	RunDir     = "/run/labk"
 	// RegistryHosts has a folder per registry with containerd's hosts.toml: mirrors, CAs.
 	RegistryHosts = "/etc/containerd/certs.d"
 )

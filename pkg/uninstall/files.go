@@ -14,6 +14,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"k8s.io/client-go/tools/clientcmd"
 
+	"github.com/labk/labk/pkg/install"
 	"github.com/labk/labk/pkg/paths"
 	"github.com/labk/labk/pkg/sysctl"
 )
@@ -63,15 +64,16 @@ func (r *removal) removeFiles(ctx context.Context) error {
 		_, err := removeFile(filepath.Join(devicePlugins, "kubelet.sock"))
 		errs = append(errs, err)
 	}
-	errs = append(errs, r.removeFolder(paths.RunDir))
+	if exists(paths.RunDir) {
+		err := removeTree(paths.RunDir)
+		if errs = append(errs, err); err == nil {
+			r.o.Say("removed %s", paths.RunDir)
+		}
+	}
 	if r.o.KeepData {
 		r.o.Say("kept: %s", r.site.data)
 	} else {
-		errs = append(errs, r.removeFolder(string(r.site.data)))
-		if r.site.dataLink != "" {
-			_, err := removeFile(r.site.dataLink)
-			errs = append(errs, err)
-		}
+		errs = append(errs, r.removeData())
 	}
 	errs = append(errs, r.removeConfiguration())
 	removeEmpty(paths.CNIResults, "/var/lib/cni", devicePlugins, "/var/lib/kubelet", runcState, filepath.Dir(runcState), shimSockets, "/run/containerd", podLogs, containerLogs)
@@ -136,7 +138,7 @@ func (r *removal) removeLogs(uids map[string]bool) error {
 	gone := map[string]bool{}
 	for _, folder := range folders {
 		parts := strings.Split(filepath.Base(folder), "_")
-		if uids[parts[len(parts)-1]] || len(r.others) == 0 && !otherKubelet() {
+		if uids[parts[len(parts)-1]] || len(r.others) == 0 {
 			gone[folder] = true
 			errs = append(errs, os.RemoveAll(folder))
 		}
@@ -151,11 +153,6 @@ func (r *removal) removeLogs(uids map[string]bool) error {
 	return errors.Join(errs...)
 }
 
-// otherKubelet tells whether this PC has another node that does not run now.
-func otherKubelet() bool {
-	return exists("/var/lib/kubelet/pods") || exists("/var/lib/rancher") || exists("/var/lib/k0s")
-}
-
 // removeConfiguration deletes the administrator's kubeconfig and, unless data are kept, the configuration that was installed.
 func (r *removal) removeConfiguration() error {
 	var errs []error
@@ -166,21 +163,20 @@ func (r *removal) removeConfiguration() error {
 			r.o.Say("removed %s", r.site.kubeconfig)
 		}
 	}
-	if r.site.record == nil {
-		removeEmpty(filepath.Dir(paths.ConfigFile))
-		return errors.Join(errs...)
-	}
-	for _, file := range r.site.record.Config {
-		if r.o.KeepData {
+	if r.o.KeepData {
+		for _, file := range r.site.config {
 			r.o.Say("kept: %s", file)
-			continue
 		}
+		return errors.Join(append(errs, install.Keep(r.site.config))...)
+	}
+	for _, file := range append(r.site.config, paths.KeptRecord) {
 		removed, err := removeFile(file)
 		errs = append(errs, err)
 		if removed {
 			r.o.Say("removed %s", file)
 		}
 	}
+	removeEmpty(filepath.Dir(paths.ConfigFile))
 	return errors.Join(errs...)
 }
 
@@ -214,7 +210,7 @@ func (r *removal) removeProgram() error {
 		}
 	}
 	removeEmpty(filepath.Dir(paths.InstallRecord))
-	if left, _ := filepath.Glob(filepath.Join(filepath.Dir(paths.InstallRecord), "*")); len(left) > 0 {
+	if left, _ := filepath.Glob(filepath.Join(filepath.Dir(paths.InstallRecord), "*")); len(left) > 0 && !r.o.KeepData {
 		r.o.Say("left: %s", strings.Join(left, ", "))
 	}
 	return errors.Join(errs...)

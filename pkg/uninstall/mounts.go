@@ -35,14 +35,14 @@ func unescape(s string) string {
 	return strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`).Replace(s)
 }
 
-// mountsBelow are the mount points below a folder, in the order in which they were mounted.
-func mountsBelow(dir string) (points []string, err error) {
+// mountsAt are the mount points at a folder and below, in the order in which they were mounted.
+func mountsAt(dir string) (points []string, err error) {
 	text, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
 		return nil, err
 	}
 	for _, m := range parseMounts(string(text)) {
-		if strings.HasPrefix(m.point, dir+"/") {
+		if m.point == dir || strings.HasPrefix(m.point, dir+"/") {
 			points = append(points, m.point)
 		}
 	}
@@ -65,8 +65,8 @@ func (r *removal) unmount(context.Context) error {
 	owners := fstab()
 	done := 0
 	var errs []error
-	for _, dir := range []string{string(r.site.data), paths.RunDir} {
-		points, err := mountsBelow(dir)
+	for _, dir := range append(ownData(r.site.data), paths.RunDir) {
+		points, err := mountsAt(dir)
 		if err != nil {
 			return err
 		}
@@ -108,26 +108,14 @@ func unmount(point string) error {
 	return nil
 }
 
-// removeFolder deletes a folder with all in it, but never what is mounted below.
-func (r *removal) removeFolder(dir string) error {
-	if !exists(dir) {
-		return nil
-	}
-	points, err := mountsBelow(filepath.Clean(dir))
+// removeTree deletes a file or a folder with all in it, but never what is mounted there.
+func removeTree(path string) error {
+	points, err := mountsAt(filepath.Clean(path))
 	if err != nil {
 		return err
 	}
 	if len(points) > 0 {
-		return fmt.Errorf("left: %s, as %s is mounted there: unmount it", dir, strings.Join(points, ", "))
+		return fmt.Errorf("left: %s, as %s is mounted there: unmount it", path, strings.Join(points, ", "))
 	}
-	err = os.RemoveAll(dir)
-	if left, readErr := os.ReadDir(dir); errors.Is(err, unix.EBUSY) && readErr == nil && len(left) == 0 {
-		r.o.Say("emptied %s, where a file system is mounted", dir)
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	r.o.Say("removed %s", dir)
-	return nil
+	return os.RemoveAll(path)
 }

@@ -47,9 +47,34 @@ func podRoots() (roots []string) {
 	return roots
 }
 
-// podGroups are the cgroups of labk's pods: all there are, unless another node runs on this PC.
+// podGroups are the cgroups of labk's pods: all there are, unless this PC has another node.
 func (r *removal) podGroups() (groups []podGroup) {
 	uids := r.podUIDs()
+	for _, g := range allPodGroups() {
+		if len(r.others) == 0 || uids[g.uid] || slices.ContainsFunc(members(g.path), r.ofContainer) {
+			groups = append(groups, g)
+		}
+	}
+	return groups
+}
+
+// strangePods are pods that run here and that neither labk's kubelet nor its containerd knows: such as "the pod 0123...". They are another node's, wherever that keeps its data.
+func (r *removal) strangePods() (all []string) {
+	uids := r.podUIDs()
+	for _, g := range allPodGroups() {
+		pids := members(g.path)
+		if uids[g.uid] || slices.ContainsFunc(pids, r.ofContainer) {
+			continue
+		}
+		// One that is just ending has no root any more, and is nobody's.
+		if name := "the pod " + g.uid; slices.ContainsFunc(pids, hasRoot) && !slices.Contains(all, name) {
+			all = append(all, name)
+		}
+	}
+	return all
+}
+
+func allPodGroups() (groups []podGroup) {
 	for _, root := range podRoots() {
 		_ = filepath.WalkDir(root, func(path string, e fs.DirEntry, err error) error {
 			if err != nil || !e.IsDir() {
@@ -59,10 +84,7 @@ func (r *removal) podGroups() (groups []podGroup) {
 			if m == nil {
 				return nil
 			}
-			uid := strings.ReplaceAll(m[1], "_", "-")
-			if len(r.others) == 0 || uids[uid] || slices.ContainsFunc(members(path), r.ofContainer) {
-				groups = append(groups, podGroup{path, uid})
-			}
+			groups = append(groups, podGroup{path, strings.ReplaceAll(m[1], "_", "-")})
 			return fs.SkipDir
 		})
 	}

@@ -6,14 +6,29 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/labk/labk/pkg/payload/manifest"
 )
 
 // nodePrograms are what other distributions' nodes run as.
 var nodePrograms = [...]string{"kubelet", "kube-proxy", "k3s", "k3s-server", "k3s-agent", "k0s", "rke2", "kubelite"}
 
-// otherNodes are Kubernetes nodes of this PC that are not labk's, with their pids: such as "kubelet (812)". Pods may run such programs too, and
+// nodeFolders are where other distributions' nodes keep their pods and data, also while they are stopped; what removes such a node removes them.
+var nodeFolders = [...]string{"/var/lib/kubelet/pods", "/var/lib/rancher/k3s", "/var/lib/rancher/rke2", "/var/lib/k0s", "/var/snap/microk8s"}
+
+// stoppedNodes are Kubernetes nodes that have data below root: such as "the node with /var/lib/k0s". Their pods may run on without them.
+func stoppedNodes(root string) (all []string) {
+	for _, folder := range nodeFolders {
+		if entries, err := os.ReadDir(filepath.Join(root, folder)); err == nil && len(entries) > 0 {
+			all = append(all, "the node with "+folder)
+		}
+	}
+	return all
+}
+
+// runningNodes are Kubernetes nodes of this PC that are not labk's, with their pids: such as "kubelet (812)". Pods may run such programs too, and
 // are not meant.
-func otherNodes() (all []string) {
+func runningNodes() (all []string) {
 	own, _ := os.Readlink("/proc/self/ns/mnt")
 	for _, pid := range processes() {
 		if ns, err := os.Readlink(procFile(pid, "ns/mnt")); err != nil || ns != own {
@@ -53,18 +68,32 @@ func (r *removal) helpers() (pids []int) {
 
 func (r *removal) isHelper(pid int) bool {
 	exe, err := os.Readlink(procFile(pid, "exe"))
-	return err == nil && strings.HasPrefix(exe, r.site.data.Payload()+"/")
+	program, ok := strings.CutPrefix(exe, r.site.data.Payload()+"/")
+	payload, _, _ := strings.Cut(program, "/")
+	return err == nil && ok && manifest.IsHash(payload)
 }
 
 // ofContainer tells whether the process's root is a container's of labk's containerd, also when that has been deleted.
 func (r *removal) ofContainer(pid int) bool {
+	root, ok := rootOf(pid)
+	return ok && strings.Contains(root.options, r.site.data.Containerd()+"/")
+}
+
+// hasRoot is false for a process that is ending.
+func hasRoot(pid int) bool {
+	_, ok := rootOf(pid)
+	return ok
+}
+
+// rootOf is what a process sees at /.
+func rootOf(pid int) (mount, bool) {
 	mounts, _ := os.ReadFile(procFile(pid, "mountinfo"))
 	for _, m := range parseMounts(string(mounts)) {
 		if m.point == "/" {
-			return strings.Contains(m.options, r.site.data.Containerd()+"/")
+			return m, true
 		}
 	}
-	return false
+	return mount{}, false
 }
 
 // isInit tells whether the process is a container's first, which is asked to end: a child of a shim or, where that is dead, the first of a PID namespace.

@@ -2,7 +2,6 @@ package uninstall
 
 import (
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"os"
@@ -71,19 +70,34 @@ func (s *site) runs(ctx context.Context, pid int) bool {
 }
 
 func (u unit) stop(ctx context.Context) error {
-	commands := [][]string{{"systemctl", "disable", "--now", u.name}}
-	if !u.systemd {
-		commands = [][]string{{"rc-service", "--ifstarted", u.name, "stop"}, {"rc-update", "--quiet", "--all", "delete", u.name}}
-	} else if !systemdRuns() {
-		return nil
-	}
-	for _, c := range commands {
+	for _, c := range u.stopCommands() {
 		out, err := exec.CommandContext(ctx, c[0], c[1:]...).CombinedOutput()
-		if err != nil && !errors.Is(err, exec.ErrNotFound) && c[0] != "rc-update" { // which complains of a service that was not enabled
-			return fmt.Errorf("%s: %w: %s", strings.Join(c, " "), err, strings.TrimSpace(string(out)))
+		if err == nil || errors.Is(err, exec.ErrNotFound) || c[0] == "rc-update" { // which complains of a service that was not enabled
+			continue
 		}
+		if exit := new(exec.ExitError); u.gone && errors.As(err, &exit) && exit.ExitCode() == notLoaded {
+			continue
+		}
+		return fmt.Errorf("%s: %w: %s", strings.Join(c, " "), err, strings.TrimSpace(string(out)))
 	}
 	return nil
+}
+
+// notLoaded is what systemctl ends with when it does not know the unit.
+const notLoaded = 5
+
+// stopCommands stop and disable the unit. One whose file is gone may still run under systemd, but can only be stopped; the links that start it at boot are removed
+// with the files.
+func (u unit) stopCommands() [][]string {
+	switch {
+	case u.systemd && !systemdRuns(), !u.systemd && u.gone:
+		return nil
+	case u.systemd && u.gone:
+		return [][]string{{"systemctl", "stop", u.name}}
+	case u.systemd:
+		return [][]string{{"systemctl", "disable", "--now", u.name}}
+	}
+	return [][]string{{"rc-service", "--ifstarted", u.name, "stop"}, {"rc-update", "--quiet", "--all", "delete", u.name}}
 }
 
 func systemdRuns() bool {
@@ -126,6 +140,12 @@ func (r *removal) removeUnits(ctx context.Context) error {
 			}
 		}
 	}
+	for _, u := range r.site.units {
+		for _, file := range append(u.bootLinks("/etc"), u.logs()...) {
+			_, err := removeFile(file)
+			errs = append(errs, err)
+		}
+	}
 	for file, edited := range files {
 		removed, err := removeFile(file)
 		errs = append(errs, err)
@@ -149,32 +169,26 @@ func (r *removal) removeUnits(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// closeFirewall takes back what was opened in ufw or firewalld, the last first.
-func (r *removal) closeFirewall(ctx context.Context) error {
-	if r.site.record == nil {
-		return nil
+// bootLinks are the links below /etc by which the unit is started at boot, where nobody could disable it.
+func (u unit) bootLinks(etc string) (links []string) {
+	patterns := []string{"runlevels/*/"}
+	if u.systemd {
+		patterns = []string{"systemd/system/*.wants/", "systemd/system/*.requires/"}
 	}
-	rules := r.site.record.Firewall
-	for i := len(rules) - 1; i >= 0; i-- {
-		command := rules[i].Remove
-		if len(command) == 0 {
-			continue
-		}
-		out, err := exec.CommandContext(ctx, command[0], command[1:]...).CombinedOutput()
-		if errors.Is(err, exec.ErrNotFound) {
-			continue // the firewall is gone, and its rules with it
-		}
-		if err != nil { // such as a rule that its owner has removed already
-			r.o.Say("left: %s says %q to: %s", rules[i].Firewall, strings.TrimSpace(string(out)), strings.Join(command, " "))
-			continue
-		}
-		r.o.Say("closed in %s: %s", rules[i].Firewall, strings.Join(command, " "))
+	for _, p := range patterns {
+		some, _ := filepath.Glob(filepath.Join(etc, p, u.name)) // the patterns are right
+		links = append(links, some...)
 	}
-	return nil
+	return links
 }
 
-// sumOf is a file's sum as install.File has it.
-func sumOf(data []byte) string { return fmt.Sprintf("%x", sha256.Sum256(data)) }
+// logs are where labk's words go under OpenRC; systemd's journal is everybody's.
+func (u unit) logs() []string {
+	if u.systemd {
+		return nil
+	}
+	return []string{"/var/log/" + u.name + ".log"}
+}
 
 // await polls until the condition holds, and says whether it does, for at most limit.
 func await(ctx context.Context, limit time.Duration, condition func() bool) bool {

@@ -1,18 +1,24 @@
 package uninstall
 
 import (
+	"cmp"
+	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
+	"maps"
 	"net/netip"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/labk/labk/pkg/config"
 	"github.com/labk/labk/pkg/install"
 	"github.com/labk/labk/pkg/paths"
+	"github.com/labk/labk/pkg/process"
 )
 
 // site is what is known of the labk of this PC.
@@ -22,6 +28,7 @@ type site struct {
 	data       paths.Data // the folder itself, without links
 	dataLink   string     // the link that leads there, if any
 	kubeconfig string
+	config     []string // the files of configuration that labk wrote
 	// pods and services are the addresses of pods and services.
 	pods, services netip.Prefix
 	backend        string
@@ -33,35 +40,43 @@ type unit struct {
 	name, file string
 	systemd    bool
 	edited     bool // after labk wrote it
+	gone       bool // the file; what it started may still run
 	text       string
 }
 
 // findSite reads what there is. A configuration that cannot be read is no hindrance: the usual places are taken then.
-func findSite(o Options) (*site, error) {
+func findSite(ctx context.Context, o Options) (*site, error) {
 	record, err := install.Load()
 	if err != nil {
 		o.Say("what was installed cannot be read, the usual places are looked at: %v", err)
 	}
-	s := &site{record: record}
+	kept, err := install.LoadKept()
+	if err != nil {
+		o.Say("%v: the configuration stays", err)
+	}
+	s := &site{record: record, config: kept.Files()}
+	if record != nil {
+		s.config = append(slices.Clone(record.Config), s.config...)
+		slices.Sort(s.config)
+		s.config = slices.Compact(s.config)
+	}
 	s.findUnits()
 	role := "server"
 	if record != nil {
 		role = record.Role
 	}
-	cfg, err := config.Load(config.Sources{File: paths.ConfigFile, Folder: paths.ConfigFolder, Env: func(string) (string, bool) { return "", false }, Role: role})
+	file, env, data := paths.ConfigFile, map[string]string{}, ""
+	for _, u := range s.units {
+		service := u.settings("/")
+		maps.Copy(env, service.env)
+		file, data = cmp.Or(service.config(), file), cmp.Or(service.dataDir(), data)
+	}
+	cfg, err := config.Load(config.Sources{File: file, Folder: paths.ConfigFolder, Env: func(key string) (string, bool) { v, ok := env[key]; return v, ok }, Role: role})
 	if err != nil {
 		o.Say("the configuration cannot be read, the usual places are looked at: %v", err)
 	}
-	data := cfg.DataDir
-	for _, u := range s.units {
-		if dir := dataDirOf(u.text); dir != "" {
-			data = dir
-		}
-	}
-	if o.Data != "" {
-		data = o.Data
-	}
-	if err := s.setData(data); err != nil {
+	data = cmp.Or(o.Data, dataInUse(ctx), data, cfg.DataDir)
+	if err := s.setData(data, o.Data != ""); err != nil {
 		return nil, err
 	}
 	s.kubeconfig, s.backend = cfg.WriteKubeconfig, cfg.FlannelBackend
@@ -79,8 +94,8 @@ func findSite(o Options) (*site, error) {
 	return s, nil
 }
 
-// setData refuses folders that cannot be labk's alone: all of it will be deleted.
-func (s *site) setData(dir string) error {
+// setData refuses folders that cannot be labk's and, where a person named the folder, one that has nothing of labk's.
+func (s *site) setData(dir string, named bool) error {
 	clean := filepath.Clean(dir)
 	if !filepath.IsAbs(clean) || strings.Count(clean, "/") < 2 || slices.Contains([]string{"/var/lib", "/usr/local", "/etc/labk"}, clean) {
 		return fmt.Errorf("%s is no data folder of labk: name the right one with --data-dir", dir)
@@ -98,9 +113,7 @@ func (s *site) setData(dir string) error {
 	if err != nil {
 		return fmt.Errorf("look into the data folder: %w", err)
 	}
-	known := []string{"lock", "data", "server", "agent", "version", "last-run.json"}
-	ours := slices.ContainsFunc(entries, func(e os.DirEntry) bool { return slices.Contains(known, e.Name()) })
-	if len(entries) > 0 && !ours {
+	if named && len(entries) > 0 && len(ownData(s.data)) == 0 {
 		return fmt.Errorf("%s does not look like a data folder of labk: name the right one with --data-dir", dir)
 	}
 	return nil
@@ -121,11 +134,11 @@ func (s *site) findUnits() {
 		} {
 			sum, noted := sums[u.file]
 			text, err := os.ReadFile(u.file)
-			if err != nil && !noted { // one that is gone may still run
+			if err != nil && !noted {
 				continue
 			}
-			u.text = string(text)
-			u.edited = noted && err == nil && sum != sumOf(text)
+			u.text, u.gone = string(text), errors.Is(err, fs.ErrNotExist)
+			u.edited = noted && err == nil && sum != install.Sum(text)
 			if noted || strings.Contains(u.text, "labk ") {
 				s.units = append(s.units, u)
 			}
@@ -133,12 +146,16 @@ func (s *site) findUnits() {
 	}
 }
 
-var dataDirFlag = regexp.MustCompile(`--data-dir[= ]+"?([^\s"]+)`)
+// askTime is how long a labk that runs may take to say which data folder it uses.
+const askTime = 5 * time.Second
 
-// dataDirOf is the data folder that a unit names on its command line.
-func dataDirOf(text string) string {
-	if m := dataDirFlag.FindStringSubmatch(text); m != nil {
-		return m[1]
+// dataInUse is the data folder of the labk that runs, however it was told; empty if none answers.
+func dataInUse(ctx context.Context) string {
+	ctx, cancel := context.WithTimeout(ctx, askTime)
+	defer cancel()
+	self, err := process.Running(ctx)
+	if err != nil {
+		return ""
 	}
-	return ""
+	return self.DataDir
 }

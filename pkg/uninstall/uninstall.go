@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"time"
 )
@@ -32,7 +33,7 @@ const timeout = time.Minute
 type removal struct {
 	o      Options
 	site   *site
-	others []string // other Kubernetes nodes of this PC that are running
+	others []string // signs of other Kubernetes nodes of this PC, whether they run or not
 	errs   []error
 }
 
@@ -47,7 +48,7 @@ func Run(ctx context.Context, o Options) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	s, err := findSite(o)
+	s, err := findSite(ctx, o)
 	if err != nil {
 		return err
 	}
@@ -55,7 +56,7 @@ func Run(ctx context.Context, o Options) error {
 	if err := r.stop(ctx); err != nil {
 		return err
 	}
-	r.others = otherNodes()
+	r.others = slices.Concat(runningNodes(), stoppedNodes("/"), r.strangePods())
 	if len(r.others) > 0 {
 		o.Say("left: what %s may share: cgroups of other pods, rules of Services", strings.Join(r.others, ", "))
 	}

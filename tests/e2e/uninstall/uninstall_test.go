@@ -180,11 +180,41 @@ func TestFirewall(t *testing.T) {
 	if n.Sh(t, "ufw status numbered") == status {
 		t.Error("installing has opened nothing")
 	}
+	n.Sh(t, "rm /etc/systemd/system/labk.service") // by somebody, and the service still runs
+	n.Sh(t, `mv /usr/sbin/ufw /root/ && printf '#!/bin/sh\necho ERROR: locked; exit 1\n' >/usr/sbin/ufw && chmod +x /usr/sbin/ufw`)
+	r := n.Exec(t, nil, "labk", "uninstall")
+	if r.Refused(t, 1, "locked"); !strings.Contains(r.Stderr, "run labk uninstall again") {
+		t.Errorf("it does not say what to do: %s", r.Stderr)
+	}
+	n.Sh(t, "mv /root/ufw /usr/sbin/ufw")
 	uninstall(t, n, "labk")
 	if now := n.Sh(t, "ufw status numbered"); now != status {
 		t.Errorf("the firewall was\n%s\nand is\n%s", status, now)
 	}
 	asBefore(t, n, before, "file /etc/ufw/user", "file /run/ufw.lock") // written again, with the same rules
+}
+
+// A disk that labk shares with others, which only its service's environment names.
+func TestSharedDisk(t *testing.T) {
+	t.Run("running", func(t *testing.T) { sharesDisk(t, true) })
+	t.Run("stopped", func(t *testing.T) { sharesDisk(t, false) })
+}
+
+func sharesDisk(t *testing.T, running bool) {
+	c := cluster.Hosts(t, 1)
+	n := c.Server
+	n.Sh(t, `mkdir /mnt/ssd /var/lib/disk && mount --bind /var/lib/disk /mnt/ssd && mkdir -p /mnt/ssd/data/measured /mnt/ssd/server /mnt/ssd/thesis/images /etc/default &&
+		touch /mnt/ssd/data/measured/1.csv /mnt/ssd/server/index.js && mount -t tmpfs images /mnt/ssd/thesis/images && echo LABK_DATA_DIR=/mnt/ssd >/etc/default/labk`)
+	before := prepare(t, c)[0]
+	install(t, n, "server")
+	n.Sh(t, "ls /mnt/ssd/server/db/state.db && until pgrep -f ^/coredns; do sleep 0.2; done")
+	if !running {
+		n.Systemctl(t, "stop", "labk")
+	}
+	if out := uninstall(t, n, "labk"); !strings.Contains(out, "did not make them: data, server, thesis") {
+		t.Error("it does not say what it left")
+	}
+	asBefore(t, n, before)
 }
 
 // What a crash, and somebody with rm, left; and nft is not there any more.
@@ -226,8 +256,18 @@ func TestIPTables(t *testing.T) {
 	}
 }
 
-// Another Kubernetes node of the PC keeps what it shares with labk's.
+// Another Kubernetes node of the PC keeps what it shares with labk's, also while it is stopped and only its pods run on.
 func TestOtherNode(t *testing.T) {
+	for name, node := range map[string]struct{ make, said, still string }{
+		"running":   {`cp /bin/sleep /root/kubelet && (setsid /root/kubelet 10000 >/dev/null 2>&1 &)`, "kubelet (", `pgrep -f '^/root/kubelet'`},
+		"stopped":   {`mkdir -p /var/lib/rancher/k3s/server`, "/var/lib/rancher/k3s", `ls -d /var/lib/rancher/k3s/server`},
+		"elsewhere": {`true`, "the pod 01234567-89ab-cdef-0123-456789abcdef", `true`},
+	} {
+		t.Run(name, func(t *testing.T) { keepsOther(t, node.make, node.said, node.still) })
+	}
+}
+
+func keepsOther(t *testing.T, make, said, still string) {
 	c := cluster.Hosts(t, 1)
 	n := c.Server
 	n.Start(t)
@@ -236,12 +276,12 @@ func TestOtherNode(t *testing.T) {
 	n.Signal(t, syscall.SIGTERM)
 	_ = n.Wait(t)
 	const pod = "kubepods/besteffort/pod01234567-89ab-cdef-0123-456789abcdef"
-	n.Sh(t, `mkdir /sys/fs/cgroup/pids/`+pod+` && cp /bin/sleep /root/kubelet && (setsid /root/kubelet 10000 >/dev/null 2>&1 &) &&
+	n.Sh(t, `mkdir /sys/fs/cgroup/pids/`+pod+` && `+make+` &&
 		sh -c 'echo $$ >/sys/fs/cgroup/pids/`+pod+`/cgroup.procs; setsid sleep 20000 >/dev/null 2>&1 &'`)
-	if out := uninstall(t, n, n.Program()); !strings.Contains(out, "kubelet (") {
+	if out := uninstall(t, n, n.Program()); !strings.Contains(out, said) {
 		t.Errorf("it does not say whose it left")
 	}
-	if out := n.Sh(t, `pgrep -f '^sleep 20000' >/dev/null && pgrep -f '^/root/kubelet' >/dev/null && nft list table ip kube-proxy >/dev/null && ls -d /sys/fs/cgroup/pids/`+pod); !strings.HasSuffix(out, pod) {
+	if out := n.Sh(t, `pgrep -f '^sleep 20000' >/dev/null && `+still+` >/dev/null && nft list table ip kube-proxy >/dev/null && ls -d /sys/fs/cgroup/pids/`+pod); !strings.HasSuffix(out, pod) {
 		t.Errorf("what the other node has: %s", out)
 	}
 	if out := n.Sh(t, `ls -d /run/labk /var/lib/labk 2>/dev/null; pgrep -fl '^/coredns|^/pause|[c]ontainerd-shim'; nft list tables | grep labk; ls /run/netns; find /sys/fs/cgroup -name 'pod*-*' | grep -v 01234567; true`); out != "" {
@@ -254,15 +294,15 @@ func TestKeepData(t *testing.T) {
 	c := cluster.Hosts(t, 1)
 	n := c.Server
 	before := prepare(t, c)[0]
-	install(t, n, "server", "--node-label", "room=7")
+	install(t, n, "server", "--node-label", "room=7", "--token", "0123456789abcdef0123456789abcdef")
 	busy(t, c)
 	c.Kubectl(t, "create", "configmap", "kept")
 	out := uninstall(t, n, "labk", "--keep-data")
 	if !strings.Contains(out, "kept: /var/lib/labk") {
 		t.Errorf("it does not say what it kept")
 	}
-	asBefore(t, n, before, "file /var/lib/labk", "file /etc/labk/config.yaml")
-	install(t, n, "server")
+	asBefore(t, n, before, "file /var/lib/labk", "file /etc/labk/config.yaml", "file /etc/labk/kept.json", "file /etc/labk/token")
+	install(t, n, "server", "--node-label", "room=8")
 	c.Kubectl(t, "get", "configmap", "kept")
 	c.Kubectl(t, "wait", "--for=condition=Ready", "pod", "stubborn", "--timeout=100s")
 	n.Systemctl(t, "disable", "labk")
@@ -276,7 +316,10 @@ func TestKeepData(t *testing.T) {
 	}
 	n.Sh(t, "systemctl is-system-running --wait")
 	uninstall(t, n, "labk")
-	if r := n.Exec(t, nil, "sh", "-c", `ls -d /var/lib/labk /usr/local/bin/labk /etc/labk/kubeconfig.yaml /etc/systemd/system/labk.service /var/log/pods /var/lib/kubelet /run/labk`); r.Stdout != "" {
+	if out := n.Sh(t, "ls /etc/labk"); out != "notes" {
+		t.Errorf("left in /etc/labk: %s", out)
+	}
+	if r := n.Exec(t, nil, "sh", "-c", `ls -d /var/lib/labk /usr/local/bin/labk /etc/systemd/system/labk.service /var/log/pods /var/lib/kubelet /run/labk`); r.Stdout != "" {
 		t.Errorf("left: %s", r.Stdout)
 	}
 }
