@@ -77,7 +77,7 @@ func testBadLines(t *testing.T, n *cluster.Node, line string) {
 	}
 	wrong := func(sum string) string { return sum[:1] + strings.Repeat("0123", 16) }
 	for name, tc := range map[string]struct{ line, want string }{
-		"other script":  {strings.Replace(line, sums[0], wrong(sums[0]), 1), "FAILED"},
+		"other script":  {strings.Replace(line, sums[0], wrong(sums[0]), 1), "has another SHA-256: print a new line"},
 		"other program": {strings.Replace(line, sums[1], wrong(sums[1]), 1), "is not what was asked for"},
 		"no server":     {strings.ReplaceAll(line, ":6443", ":6444"), "Failed to connect"},
 		"half a token":  {regexp.MustCompile(`\.[a-z0-9]{16} `).ReplaceAllString(line, " "), "token: it is not whole"},
