@@ -101,6 +101,8 @@ func TestFromFile(t *testing.T) {
 		pid, before := mainPID(t, n), n.Inventory(t, folders()...)
 		installed(t, n, fromFile(n))
 		installed(t, n, "INSTALL_LABK_SKIP_DOWNLOAD=true")
+		n.Sh(t, "mkdir -p /root/release/download/v1.37.1+labk1 && cd /root/release/download/v1.37.1+labk1 && ln -s "+n.Program()+" labk && sha256sum labk >labk.sha256")
+		installed(t, n, "INSTALL_LABK_RELEASE_URL=file:///root/release INSTALL_LABK_VERSION=v1.37.1+labk1")
 		n.Unchanged(t, before, folders()...)
 		if now := mainPID(t, n); now != pid {
 			t.Errorf("labk was restarted: process %s, now %s", pid, now)
