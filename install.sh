@@ -50,6 +50,7 @@ main() {
 	trap 'clear_away' EXIT
 	trap 'exit 130' HUP INT TERM
 	get_program
+	trap '' HUP # half an upgrade is worse than one that nobody watches: the terminal may go
 	set -- "$role" --bin-dir "$bin" "$@"
 	[ "${INSTALL_LABK_SKIP_START:-}" != true ] || set -- "$@" --skip-start
 	[ "${INSTALL_LABK_SKIP_ENABLE:-}" != true ] || set -- "$@" --skip-enable

@@ -167,7 +167,7 @@ func TestUpgradeByRunningAgain(t *testing.T) {
 	c.Kubectl(t, "wait", "--for=condition=Ready", "pod", "--all", "-A", "--timeout=60s")
 	before := pods()
 	away := watchAPI(t, c)
-	installed(t, n, "LABK_BINARY="+next)
+	upgradedUnseen(t, n, next)
 	t.Logf("the API did not answer for %.1f s", away().Seconds())
 	if out := n.Sh(t, "labk version"); !strings.Contains(out, "+labk2 ") {
 		t.Errorf("the version is %s", out)
@@ -180,6 +180,18 @@ func TestUpgradeByRunningAgain(t *testing.T) {
 	}
 	if out := n.Sh(t, "labk version; ls -A /usr/local/bin | tr '\n' ' '"); !strings.Contains(out, "+labk2 ") || !strings.HasSuffix(out, "\n.labk.previous ctr kubectl labk") {
 		t.Errorf("then there is %s", out)
+	}
+}
+
+// upgradedUnseen runs install.sh in a session whose terminal goes while labk is being replaced.
+func upgradedUnseen(t *testing.T, n *cluster.Node, program string) {
+	t.Helper()
+	r := n.Exec(t, nil, "sh", "-c", `LABK_BINARY=`+program+` setsid sh `+script+` >/root/said 2>&1 & pid=$!
+		until grep -q restarting /root/said; do kill -0 $pid || exit 99; done
+		kill -HUP -- -$pid; wait $pid; code=$?; cat /root/said; exit $code`)
+	t.Logf("install.sh: code %d\n%s%s", r.Code, r.Stdout, r.Stderr)
+	if r.Code != 0 {
+		t.Fatalf("install.sh fails; the journal:\n%s", n.Journal(t))
 	}
 }
 
