@@ -118,12 +118,8 @@ func newUpgrader(c *cli.Context, show *progress) (*upgrader, error) {
 			return nil, err
 		}
 	}
-	u.pcs.CheckArgs = []string{"--data-dir", cfg.DataDir}
 	if c.IsSet("config") {
-		u.pcs.CheckArgs = append(u.pcs.CheckArgs, "--config", c.String("config"))
-	}
-	if !server {
-		u.pcs.CheckArgs = append(u.pcs.CheckArgs, "--agent")
+		u.pcs.ConfigFile = c.String("config")
 	}
 	return u, nil
 }

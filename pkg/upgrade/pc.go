@@ -20,9 +20,9 @@ import (
 type Options struct {
 	// Server tells that this PC is a server, not an agent.
 	Server bool
-	// Config is this PC's; CheckArgs let the new program's `labk check` find the same.
-	Config    *config.Config
-	CheckArgs []string
+	// Config is this PC's, ConfigFile where it was read; empty for the usual place.
+	Config     *config.Config
+	ConfigFile string
 	// Program is the path of the installed program; no link. Service runs it; nil if nobody does.
 	Program string
 	Service Service
@@ -87,7 +87,7 @@ type upgrade struct {
 // fetch stages the new program and makes sure that it is one.
 func (u *upgrade) fetch(ctx context.Context) error {
 	if info, err := os.Lstat(u.Program); err != nil || !info.Mode().IsRegular() {
-		return errors.Join(err, fmt.Errorf("look at the installed program: %s is not a file", u.Program))
+		return errors.Join(err, fmt.Errorf("look at the installed program: %s is not a file: put labk there by `labk install`", u.Program))
 	}
 	staged, promised, err := u.From(ctx, u.Program)
 	if err != nil {
@@ -136,7 +136,19 @@ func (u *upgrade) look(ctx context.Context) error {
 	if err := u.checkCluster(ctx, runs); err != nil {
 		return err
 	}
-	return u.next.Check(ctx, u.CheckArgs...)
+	return u.next.Check(ctx, u.checkArgs()...)
+}
+
+// checkArgs let the new program's `labk check` look at what this PC is.
+func (o *Options) checkArgs() []string {
+	args := []string{"--data-dir", o.Config.DataDir}
+	if o.ConfigFile != "" {
+		args = append(args, "--config", o.ConfigFile)
+	}
+	if !o.Server {
+		args = append(args, "--agent")
+	}
+	return args
 }
 
 // runsFile tells whether the process runs the file that is now at path.
