@@ -211,14 +211,18 @@ func (u *upgrade) copy(ctx context.Context) error {
 	return datastore.KeepNewest(u.data.Before("*"), copiesKept)
 }
 
-// restore makes the data folder fit for the program before: the new one may have noted its version there. If that is of another minor version of Kubernetes, what it has written into the datastore the
-// old one can't be trusted with, and the copy takes its place.
-func (u *upgrade) restore(ctx context.Context) error {
+// restore is Replacement's: the caller's and the data folder's, whatever becomes of the former.
+func (u *upgrade) restore(ctx context.Context) (fit bool, err error) {
 	if u.Restore != nil {
-		if err := u.Restore(ctx); err != nil {
-			return err
-		}
+		err = u.Restore(ctx)
 	}
+	data := u.restoreData(ctx)
+	return data == nil, errors.Join(err, data)
+}
+
+// restoreData makes the data folder fit for the program before: the new one may have noted its version there. If that is of another minor version of Kubernetes, what it has written into the datastore the
+// old one can't be trusted with, and the copy takes its place.
+func (u *upgrade) restoreData(ctx context.Context) error {
 	text, err := os.ReadFile(u.data.Version())
 	noted := strings.TrimSpace(string(text))
 	if errors.Is(err, os.ErrNotExist) || noted == u.before {
