@@ -188,7 +188,7 @@ func upgradedUnseen(t *testing.T, n *cluster.Node, program string) {
 	t.Helper()
 	r := n.Exec(t, nil, "sh", "-c", `LABK_BINARY=`+program+` setsid sh `+script+` >/root/said 2>&1 & pid=$!
 		until grep -q restarting /root/said; do kill -0 $pid || exit 99; done
-		kill -HUP -- -$pid; wait $pid; code=$?; cat /root/said; exit $code`)
+		kill -HUP -$pid; wait $pid; code=$?; cat /root/said; exit $code`)
 	t.Logf("install.sh: code %d\n%s%s", r.Code, r.Stdout, r.Stderr)
 	if r.Code != 0 {
 		t.Fatalf("install.sh fails; the journal:\n%s", n.Journal(t))
