@@ -163,14 +163,26 @@ func (i *installation) start(ctx context.Context) error {
 // restore takes back what was written, for what was there before.
 func (i *installation) restore(ctx context.Context) error {
 	err := errors.Join(i.files.restore(), i.manager.reload(ctx))
-	if i.before == nil {
-		if gone := os.Remove(paths.InstallRecord); !errors.Is(gone, fs.ErrNotExist) {
-			err = errors.Join(err, gone)
-		}
-		return err
+	if left := i.left(); left != nil {
+		return errors.Join(err, left.Save())
 	}
-	i.record.Version, i.record.Service = i.before.Version, i.before.Service
-	return errors.Join(err, i.record.Save())
+	if gone := os.Remove(paths.InstallRecord); !errors.Is(gone, fs.ErrNotExist) {
+		err = errors.Join(err, gone)
+	}
+	return err
+}
+
+// left is the record of what is there when what was written has been taken back: what was before, and rules of the firewall, which stay; nil for nothing.
+func (i *installation) left() *install.Record {
+	r := *i.record
+	if i.before != nil {
+		r.Version, r.Service, r.Config = i.before.Version, i.before.Service, i.before.Config
+		return &r
+	}
+	if len(r.Firewall) == 0 {
+		return nil
+	}
+	return &install.Record{Role: r.Role, Version: r.Version, Program: r.Program, Firewall: r.Firewall}
 }
 
 // configFile is what the configuration is made from.
