@@ -93,15 +93,18 @@ func Run(ctx context.Context, o Options) error {
 func (i *installation) bringUp(ctx context.Context, staged *staged) error {
 	switch {
 	case i.SkipStart:
+		if err := i.replace(ctx, staged); err != nil {
+			return err
+		}
 		i.Say("%s is installed and not started", i.service.Name())
-		return staged.putInPlace(ctx, i)
+		return nil
 	case !i.running:
-		if err := staged.putInPlace(ctx, i); err != nil {
+		if err := i.replace(ctx, staged); err != nil {
 			return err
 		}
 		return i.start(ctx)
 	case staged != nil:
-		return i.upgrade(ctx, staged)
+		return i.upgrade(ctx, staged, i.service)
 	case !i.up: // there is nothing that it would be good to go back to
 		return i.start(ctx)
 	case i.files.changed() || !runsFile(i.pid, i.program):
@@ -111,10 +114,18 @@ func (i *installation) bringUp(ctx context.Context, staged *staged) error {
 	return nil
 }
 
-// upgrade replaces the program of a labk that runs.
-func (i *installation) upgrade(ctx context.Context, staged *staged) error {
+// replace puts the program in place and starts nothing. One that was installed is upgraded, also while it is stopped: the datastore is copied, and no version left out.
+func (i *installation) replace(ctx context.Context, staged *staged) error {
+	if info, err := os.Lstat(i.program); staged != nil && i.before != nil && err == nil && info.Mode().IsRegular() {
+		return i.upgrade(ctx, staged, nil)
+	}
+	return staged.putInPlace(ctx, i)
+}
+
+// upgrade replaces an installed program; the service is restarted with it, unless it is nil.
+func (i *installation) upgrade(ctx context.Context, staged *staged, service upgrade.Service) error {
 	_, err := upgrade.PC(ctx, upgrade.Options{
-		Server: i.Role == "server", Config: &i.cfg, Program: i.program, Service: i.service, Patience: i.Patience, Restore: i.restore, Say: i.Say,
+		Server: i.Role == "server", Config: &i.cfg, Program: i.program, Service: service, Patience: i.Patience, Restore: i.restore, Say: i.Say,
 		From: func(context.Context, string) (path, sum string, err error) { return staged.Path, "", nil },
 	})
 	if err != nil && !errors.As(err, new(*upgrade.RolledBackError)) {

@@ -80,7 +80,7 @@ type upgrade struct {
 	data    paths.Data
 	next    Program
 	nowText string // the version that runs, or is installed; empty if unknown
-	byHand  int    // the process if labk runs and no service runs it
+	byHand  int    // the process if labk runs and no service that is to be restarted
 	before  string // what the data folder's version file said
 }
 
@@ -187,7 +187,7 @@ func (u *upgrade) replace(ctx context.Context) error {
 	}
 	switch {
 	case u.byHand != 0:
-		u.Say("%s is in place; the labk that runs was started by hand (pid %d): stop it and start it again, pods go on", u.next.Text, u.byHand)
+		u.Say("%s is in place; the labk that runs (pid %d) is the one before: stop it and start it again, pods go on", u.next.Text, u.byHand)
 	case u.Service == nil:
 		u.Say("%s is in place; labk does not run: it is used from the next start on", u.next.Text)
 	default:

@@ -238,4 +238,31 @@ func TestFromCheckout(t *testing.T) {
 		t.Fatalf("code %d\n%s%s", r.Code, r.Stdout, r.Stderr)
 	}
 	c.Kubectl(t, "wait", "--for=condition=Ready", "node", "--all", "--timeout=60s")
+	t.Run("newer, while it is stopped", func(t *testing.T) { testStopped(t, c) })
+}
+
+// A newer program over a labk that is stopped is an upgrade, too: there is a copy of the datastore to go back to.
+func testStopped(t *testing.T, c *cluster.Cluster) {
+	const copies = "ls /var/lib/labk/server/db | grep ^before- || true"
+	n := c.Server
+	n.Systemctl(t, "stop", "labk")
+	putScript(t, n)
+	next := "LABK_BINARY=/opt/labk/" + filepath.Base(cluster.NextBinary(t))
+	if out := n.Sh(t, copies); out != "" {
+		t.Fatalf("there are copies already: %s", out)
+	}
+	installed(t, n, next+" INSTALL_LABK_SKIP_START=true")
+	if out := n.Sh(t, copies+"; labk version; systemctl is-active labk || true"); !strings.HasPrefix(out, "before-") || !strings.Contains(out, "+labk2 ") || !strings.HasSuffix(out, "\ninactive") {
+		t.Errorf("then there is\n%s", out)
+	}
+	n.Sh(t, "mv -f /usr/local/bin/.labk.previous /usr/local/bin/labk && rm /var/lib/labk/server/db/before-*")
+	installed(t, n, next)
+	if out := n.Sh(t, copies+"; labk version"); !strings.HasPrefix(out, "before-") || !strings.Contains(out, "+labk2 ") {
+		t.Errorf("then there is\n%s", out)
+	}
+	c.Kubectl(t, "wait", "--for=condition=Ready", "node", "--all", "--timeout=60s")
+	n.Systemctl(t, "stop", "labk")
+	if r, _ := install(t, n, fromFile(n)); r.Code == 0 || !strings.Contains(r.Stderr, "older") {
+		t.Errorf("the program before is not refused: code %d", r.Code)
+	}
 }
