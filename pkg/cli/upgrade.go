@@ -42,27 +42,35 @@ func upgradeCommand(stderr io.Writer) *cli.Command {
 			defer show.end()
 			// Half an upgrade is worse than one that nobody watches: the terminal may go.
 			signal.Ignore(syscall.SIGHUP, syscall.SIGPIPE)
-			u, err := newUpgrader(c, show)
-			if err != nil {
-				return err
+			err := runUpgrade(c, show)
+			if err != nil && c.String("request") != "" {
+				fmt.Fprintln(c.App.Writer, err) // for the agent, which reports it if that could not be done here
 			}
-			if c.Bool("back") {
-				return u.back(c.Context, c.Bool("restore"))
-			}
-			if text := c.String("request"); text != "" {
-				return u.follow(c.Context, text)
-			}
-			if c.String("from") != "" {
-				if err := u.pc(c.Context, c.String("sha256")); err != nil {
-					return err
-				}
-			}
-			if c.Bool("all") {
-				return u.fleet(c.Context, c.Bool("drain"))
-			}
-			return nil
+			return err
 		},
 	}
+}
+
+func runUpgrade(c *cli.Context, show *progress) error {
+	u, err := newUpgrader(c, show)
+	if err != nil {
+		return err
+	}
+	if c.Bool("back") {
+		return u.back(c.Context, c.Bool("restore"))
+	}
+	if text := c.String("request"); text != "" {
+		return u.follow(c.Context, text)
+	}
+	if c.String("from") != "" {
+		if err := u.pc(c.Context, c.String("sha256")); err != nil {
+			return err
+		}
+	}
+	if c.Bool("all") {
+		return u.fleet(c.Context, c.Bool("drain"))
+	}
+	return nil
 }
 
 // upgrader is what the parts of the command share.
