@@ -51,9 +51,10 @@ type installation struct {
 	program string
 	manager manager
 	service upgrade.Service
-	// running tells that labk runs now, as the service, pid as which process, and up that it is ready.
+	// running tells that labk runs now, as the service, pid as which process, used with which data folder, and up that it is ready.
 	running, up bool
 	pid         int
+	used        string
 	token       string
 	files       files
 	// known tells that the cluster's networks are known: an agent learns them when it joins.
