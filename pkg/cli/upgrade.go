@@ -15,6 +15,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 
 	"github.com/labk/labk/pkg/config"
+	"github.com/labk/labk/pkg/digest"
 	"github.com/labk/labk/pkg/install"
 	"github.com/labk/labk/pkg/join"
 	"github.com/labk/labk/pkg/paths"
@@ -204,7 +205,7 @@ func (u *upgrader) fleet(ctx context.Context, drain bool) error {
 		return err
 	}
 	// What it hands out is what it runs, whatever lies on the disk.
-	sum, err := upgrade.Sum(fmt.Sprintf("/proc/%d/exe", self.PID))
+	sum, err := digest.OfFile(fmt.Sprintf("/proc/%d/exe", self.PID))
 	if err != nil {
 		return fmt.Errorf("read the program that runs: %w", err)
 	}

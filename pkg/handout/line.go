@@ -12,6 +12,8 @@ import (
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
+
+	"github.com/labk/labk/pkg/digest"
 )
 
 // Offer is what a server hands out.
@@ -48,8 +50,7 @@ func ask(ctx context.Context, client kubernetes.Interface) (o Offer, err error) 
 	if err != nil {
 		return o, err
 	}
-	hash := sha256.Sum256(script)
-	o.ScriptSum = hex.EncodeToString(hash[:])
+	o.ScriptSum = digest.Of(script)
 	sum, err := get(Sum)
 	if err != nil {
 		return o, err

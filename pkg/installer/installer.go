@@ -15,6 +15,7 @@ import (
 	"github.com/labk/labk/pkg/health"
 	"github.com/labk/labk/pkg/install"
 	"github.com/labk/labk/pkg/paths"
+	"github.com/labk/labk/pkg/process"
 	"github.com/labk/labk/pkg/upgrade"
 )
 
@@ -108,7 +109,7 @@ func (i *installation) bringUp(ctx context.Context, staged *staged) error {
 		return i.upgrade(ctx, staged, i.service)
 	case !i.up: // there is nothing that it would be good to go back to
 		return i.start(ctx)
-	case i.files.changed() || !runsFile(i.pid, i.program):
+	case i.files.changed() || !process.Runs(i.pid, i.program):
 		return i.restart(ctx)
 	}
 	i.Say("%s runs already, with the same program and configuration: nothing to do", i.service.Name())

@@ -10,6 +10,7 @@ import (
 
 	"github.com/labk/labk/pkg/config"
 	"github.com/labk/labk/pkg/datastore"
+	"github.com/labk/labk/pkg/digest"
 	"github.com/labk/labk/pkg/lockfile"
 	"github.com/labk/labk/pkg/paths"
 	"github.com/labk/labk/pkg/process"
@@ -113,11 +114,11 @@ func (u *upgrade) look(ctx context.Context) error {
 	if runs && u.Service == nil {
 		u.byHand = self.PID
 	}
-	installed, err := Sum(u.Program)
+	installed, err := digest.OfFile(u.Program)
 	if err != nil {
 		return fmt.Errorf("read the installed program: %w", err)
 	}
-	if installed == u.next.SHA256 && (!runs || runsFile(self.PID, u.Program)) {
+	if installed == u.next.SHA256 && (!runs || process.Runs(self.PID, u.Program)) {
 		return ErrSame
 	}
 	if u.nowText = self.Version; !runs {
@@ -149,16 +150,6 @@ func (o *Options) checkArgs() []string {
 		args = append(args, "--agent")
 	}
 	return args
-}
-
-// runsFile tells whether the process runs the file that is now at path.
-func runsFile(pid int, path string) bool {
-	running, err := os.Stat(fmt.Sprintf("/proc/%d/exe", pid))
-	if err != nil {
-		return false
-	}
-	file, err := os.Stat(path)
-	return err == nil && os.SameFile(running, file)
 }
 
 // checkStep refuses a step back, and one over more than a minor version of a server.
