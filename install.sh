@@ -31,8 +31,8 @@ main() {
 	PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 	bin=${INSTALL_LABK_BIN_DIR:-/usr/local/bin}
 	release=${INSTALL_LABK_RELEASE_URL:-https://github.com/labk/labk/releases}
-	url=${LABK_URL:-}
-	sum=${LABK_SHA256:-}
+	url=${LABK_URL:-} sum=
+	[ -z "${LABK_SHA256+given}" ] || take_sum LABK_SHA256 "$LABK_SHA256"
 	token=${LABK_TOKEN:-}
 	unset LABK_TOKEN # what follows is not to have it in its environment
 	if [ "$token" = - ]; then
@@ -50,6 +50,7 @@ main() {
 	trap 'clear_away' EXIT
 	trap 'exit 130' HUP INT TERM
 	get_program
+	trap '' HUP # half an upgrade is worse than one that nobody watches: the terminal may go
 	set -- "$role" --bin-dir "$bin" "$@"
 	[ "${INSTALL_LABK_SKIP_START:-}" != true ] || set -- "$@" --skip-start
 	[ "${INSTALL_LABK_SKIP_ENABLE:-}" != true ] || set -- "$@" --skip-enable
@@ -90,6 +91,12 @@ choose_role() {
 	esac
 }
 
+# take_sum WHERE SUM: without one that is whole nothing would be verified.
+take_sum() {
+	sum=$2
+	printf '%s\n' "$sum" | grep -Eqx '[0-9a-f]{64}' || fail "$1: \"$sum\" is no SHA-256: it has 64 hexadecimal digits (0-9, a-f)"
+}
+
 # get_program sets program: a file that is whole and runs here. The one in use is not touched.
 get_program() {
 	here=$(dirname "$0")
@@ -97,15 +104,12 @@ get_program() {
 	if [ -n "$from" ]; then
 		[ -f "$from" ] || fail "LABK_BINARY: there is no file $from"
 		if [ -z "$sum" ] && [ -f "$from.sha256" ]; then
-			sum=$(cut -d ' ' -f 1 "$from.sha256")
+			take_sum "$from.sha256" "$(cut -d ' ' -f 1 "$from.sha256")"
 		fi
 		copy "$from"
 	elif [ "${INSTALL_LABK_SKIP_DOWNLOAD:-}" = true ]; then
 		from=$bin/labk
 		[ -x "$from" ] || fail "INSTALL_LABK_SKIP_DOWNLOAD: there is no $from"
-		program=$from
-		verify
-		return
 	elif [ -n "$url" ] && [ -n "$sum" ]; then
 		# The server's certificate is of its own authority, which this PC does not know yet: the sum is what counts.
 		fetch "${url%/}/labk/bin/linux-$arch" insecure
@@ -115,7 +119,7 @@ get_program() {
 	else
 		fetch_release
 	fi
-	program=$new
+	program=${new:-$from}
 	verify
 }
 
@@ -145,16 +149,16 @@ build() {
 }
 
 fetch_release() {
-	from=$release/latest/download
+	folder=$release/latest/download
 	if [ -n "${INSTALL_LABK_VERSION:-}" ]; then
-		from=$release/download/$(echo "$INSTALL_LABK_VERSION" | sed 's/+/%2B/g')
+		folder=$release/download/$(echo "$INSTALL_LABK_VERSION" | sed 's/+/%2B/g')
 	fi
 	if [ -z "$sum" ]; then
-		fetch "$from/labk.sha256" secure
-		sum=$($sudo cut -d ' ' -f 1 "$new")
+		fetch "$folder/labk.sha256" secure
+		take_sum "$from" "$($sudo cut -d ' ' -f 1 "$new")"
 		clear_away
 	fi
-	fetch "$from/labk" secure
+	fetch "$folder/labk" secure
 }
 
 # fetch URL insecure|secure. HTTP/1 is quicker than HTTP/2 for one large file.

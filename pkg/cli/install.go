@@ -3,7 +3,9 @@ package cli
 import (
 	"fmt"
 	"io"
+	"os/signal"
 	"path/filepath"
+	"syscall"
 
 	"github.com/urfave/cli/v2"
 
@@ -46,6 +48,8 @@ func installAction(role string, stderr io.Writer) cli.ActionFunc {
 		if !filepath.IsAbs(bin) {
 			return &config.Error{Option: "bin-dir", Problem: fmt.Sprintf("%q is not an absolute path", bin), Remedy: "begin it with /"}
 		}
+		// It may be an upgrade; see upgradeCommand.
+		signal.Ignore(syscall.SIGHUP, syscall.SIGPIPE)
 		show := newProgress(stderr, cfg.Debug)
 		defer show.end()
 		err = installer.Run(c.Context, installer.Options{

@@ -15,6 +15,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 
 	"github.com/labk/labk/pkg/config"
+	"github.com/labk/labk/pkg/digest"
 	"github.com/labk/labk/pkg/install"
 	"github.com/labk/labk/pkg/join"
 	"github.com/labk/labk/pkg/paths"
@@ -42,27 +43,35 @@ func upgradeCommand(stderr io.Writer) *cli.Command {
 			defer show.end()
 			// Half an upgrade is worse than one that nobody watches: the terminal may go.
 			signal.Ignore(syscall.SIGHUP, syscall.SIGPIPE)
-			u, err := newUpgrader(c, show)
-			if err != nil {
-				return err
+			err := runUpgrade(c, show)
+			if err != nil && c.String("request") != "" {
+				fmt.Fprintln(c.App.Writer, err) // for the agent, which reports it if that could not be done here
 			}
-			if c.Bool("back") {
-				return u.back(c.Context, c.Bool("restore"))
-			}
-			if text := c.String("request"); text != "" {
-				return u.follow(c.Context, text)
-			}
-			if c.String("from") != "" {
-				if err := u.pc(c.Context, c.String("sha256")); err != nil {
-					return err
-				}
-			}
-			if c.Bool("all") {
-				return u.fleet(c.Context, c.Bool("drain"))
-			}
-			return nil
+			return err
 		},
 	}
+}
+
+func runUpgrade(c *cli.Context, show *progress) error {
+	u, err := newUpgrader(c, show)
+	if err != nil {
+		return err
+	}
+	if c.Bool("back") {
+		return u.back(c.Context, c.Bool("restore"))
+	}
+	if text := c.String("request"); text != "" {
+		return u.follow(c.Context, text)
+	}
+	if c.String("from") != "" {
+		if err := u.pc(c.Context, c.String("sha256")); err != nil {
+			return err
+		}
+	}
+	if c.Bool("all") {
+		return u.fleet(c.Context, c.Bool("drain"))
+	}
+	return nil
 }
 
 // upgrader is what the parts of the command share.
@@ -118,12 +127,8 @@ func newUpgrader(c *cli.Context, show *progress) (*upgrader, error) {
 			return nil, err
 		}
 	}
-	u.pcs.CheckArgs = []string{"--data-dir", cfg.DataDir}
 	if c.IsSet("config") {
-		u.pcs.CheckArgs = append(u.pcs.CheckArgs, "--config", c.String("config"))
-	}
-	if !server {
-		u.pcs.CheckArgs = append(u.pcs.CheckArgs, "--agent")
+		u.pcs.ConfigFile = c.String("config")
 	}
 	return u, nil
 }
@@ -200,7 +205,7 @@ func (u *upgrader) fleet(ctx context.Context, drain bool) error {
 		return err
 	}
 	// What it hands out is what it runs, whatever lies on the disk.
-	sum, err := upgrade.Sum(fmt.Sprintf("/proc/%d/exe", self.PID))
+	sum, err := digest.OfFile(fmt.Sprintf("/proc/%d/exe", self.PID))
 	if err != nil {
 		return fmt.Errorf("read the program that runs: %w", err)
 	}

@@ -4,16 +4,15 @@ package handout
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"fmt"
-	"io"
 	"net/http"
 	"os"
 	"runtime"
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/labk/labk/pkg/digest"
 )
 
 // Paths on the API's port, for GET and HEAD.
@@ -45,7 +44,7 @@ func New(ctx context.Context, script []byte) http.Handler {
 func newHandler(ctx context.Context, program string) *handler {
 	return &handler{
 		ctx: ctx, program: program, turns: make(chan struct{}, sending), queue: make(chan struct{}, sending+waiting),
-		sum: sync.OnceValues(func() (string, error) { return sumOf(program) }),
+		sum: sync.OnceValues(func() (string, error) { return digest.OfFile(program) }),
 	}
 }
 
@@ -146,17 +145,4 @@ func (p *patient) end() {
 	defer p.mu.Unlock()
 	p.ended = true
 	_ = p.control.SetWriteDeadline(time.Now()) // a connection that has gone needs none
-}
-
-func sumOf(path string) (string, error) {
-	file, err := os.Open(path)
-	if err != nil {
-		return "", err
-	}
-	defer file.Close()
-	hash := sha256.New()
-	if _, err := io.Copy(hash, file); err != nil {
-		return "", err
-	}
-	return hex.EncodeToString(hash.Sum(nil)), nil
 }

@@ -12,6 +12,8 @@ import (
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
+
+	"github.com/labk/labk/pkg/digest"
 )
 
 // Offer is what a server hands out.
@@ -48,8 +50,7 @@ func ask(ctx context.Context, client kubernetes.Interface) (o Offer, err error) 
 	if err != nil {
 		return o, err
 	}
-	hash := sha256.Sum256(script)
-	o.ScriptSum = hex.EncodeToString(hash[:])
+	o.ScriptSum = digest.Of(script)
 	sum, err := get(Sum)
 	if err != nil {
 		return o, err
@@ -62,8 +63,10 @@ func ask(ctx context.Context, client kubernetes.Interface) (o Offer, err error) 
 }
 
 // Line is what a person pastes into a shell (sh, bash, zsh) on another PC, as root or as somebody who may use sudo: it takes the script from the server, whose certificate that PC does not know yet, and runs it
-// only if its sum is right; the script does the same with the program. The token is an argument of nothing but the shell's own echo, so that no other user of the PC sees it.
+// only if its sum is right; the script does the same with the program. The token is an argument of nothing but the shell's own echo, so that no other user of the PC sees it. The commands have only such options as
+// busybox has, too.
 func (o Offer) Line(token string) string {
 	return fmt.Sprintf(`(u=%s%[2]s; f=$(mktemp) && trap 'rm -f "$f"' EXIT && if command -v curl >/dev/null; then curl -kfsSo "$f" $u; else wget --no-check-certificate -qO "$f" $u; fi && `+
-		`echo "%s  $f" | sha256sum --check --quiet && echo %s | LABK_TOKEN=- LABK_URL=%[1]s LABK_SHA256=%[5]s sh "$f")`, o.Server, Script, o.ScriptSum, token, o.ProgramSum)
+		`if [ "$(sha256sum <"$f" | cut -d ' ' -f 1)" = %s ]; then echo %s | LABK_TOKEN=- LABK_URL=%[1]s LABK_SHA256=%[5]s sh "$f"; else echo "$u has another SHA-256: print a new line" >&2; false; fi)`,
+		o.Server, Script, o.ScriptSum, token, o.ProgramSum)
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/labk/labk/pkg/health"
 	"github.com/labk/labk/pkg/install"
 	"github.com/labk/labk/pkg/paths"
+	"github.com/labk/labk/pkg/process"
 	"github.com/labk/labk/pkg/upgrade"
 )
 
@@ -51,9 +52,10 @@ type installation struct {
 	program string
 	manager manager
 	service upgrade.Service
-	// running tells that labk runs now, as the service, pid as which process, and up that it is ready.
+	// running tells that labk runs now, as the service, pid as which process, used with which data folder, and up that it is ready.
 	running, up bool
 	pid         int
+	used        string
 	token       string
 	files       files
 	// known tells that the cluster's networks are known: an agent learns them when it joins.
@@ -93,28 +95,39 @@ func Run(ctx context.Context, o Options) error {
 func (i *installation) bringUp(ctx context.Context, staged *staged) error {
 	switch {
 	case i.SkipStart:
+		if err := i.replace(ctx, staged); err != nil {
+			return err
+		}
 		i.Say("%s is installed and not started", i.service.Name())
-		return staged.putInPlace(ctx, i)
+		return nil
 	case !i.running:
-		if err := staged.putInPlace(ctx, i); err != nil {
+		if err := i.replace(ctx, staged); err != nil {
 			return err
 		}
 		return i.start(ctx)
 	case staged != nil:
-		return i.upgrade(ctx, staged)
+		return i.upgrade(ctx, staged, i.service)
 	case !i.up: // there is nothing that it would be good to go back to
 		return i.start(ctx)
-	case i.files.changed() || !runsFile(i.pid, i.program):
+	case i.files.changed() || !process.Runs(i.pid, i.program):
 		return i.restart(ctx)
 	}
 	i.Say("%s runs already, with the same program and configuration: nothing to do", i.service.Name())
 	return nil
 }
 
-// upgrade replaces the program of a labk that runs.
-func (i *installation) upgrade(ctx context.Context, staged *staged) error {
+// replace puts the program in place and starts nothing. One that was installed is upgraded, also while it is stopped: the datastore is copied, and no version left out.
+func (i *installation) replace(ctx context.Context, staged *staged) error {
+	if info, err := os.Lstat(i.program); staged != nil && i.before != nil && err == nil && info.Mode().IsRegular() {
+		return i.upgrade(ctx, staged, nil)
+	}
+	return staged.putInPlace(ctx, i)
+}
+
+// upgrade replaces an installed program; the service is restarted with it, unless it is nil.
+func (i *installation) upgrade(ctx context.Context, staged *staged, service upgrade.Service) error {
 	_, err := upgrade.PC(ctx, upgrade.Options{
-		Server: i.Role == "server", Config: &i.cfg, Program: i.program, Service: i.service, Patience: i.Patience, Restore: i.restore, Say: i.Say,
+		Server: i.Role == "server", Config: &i.cfg, Program: i.program, Service: service, Patience: i.Patience, Restore: i.restore, Say: i.Say,
 		From: func(context.Context, string) (path, sum string, err error) { return staged.Path, "", nil },
 	})
 	if err != nil && !errors.As(err, new(*upgrade.RolledBackError)) {
@@ -163,14 +176,26 @@ func (i *installation) start(ctx context.Context) error {
 // restore takes back what was written, for what was there before.
 func (i *installation) restore(ctx context.Context) error {
 	err := errors.Join(i.files.restore(), i.manager.reload(ctx))
-	if i.before == nil {
-		if gone := os.Remove(paths.InstallRecord); !errors.Is(gone, fs.ErrNotExist) {
-			err = errors.Join(err, gone)
-		}
-		return err
+	if left := i.left(); left != nil {
+		return errors.Join(err, left.Save())
 	}
-	i.record.Version, i.record.Service = i.before.Version, i.before.Service
-	return errors.Join(err, i.record.Save())
+	if gone := os.Remove(paths.InstallRecord); !errors.Is(gone, fs.ErrNotExist) {
+		err = errors.Join(err, gone)
+	}
+	return err
+}
+
+// left is the record of what is there when what was written has been taken back: what was before, and rules of the firewall, which stay; nil for nothing.
+func (i *installation) left() *install.Record {
+	r := *i.record
+	if i.before != nil {
+		r.Version, r.Service, r.Config = i.before.Version, i.before.Service, i.before.Config
+		return &r
+	}
+	if len(r.Firewall) == 0 {
+		return nil
+	}
+	return &install.Record{Role: r.Role, Version: r.Version, Program: r.Program, Firewall: r.Firewall}
 }
 
 // configFile is what the configuration is made from.

@@ -5,11 +5,13 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/labk/labk/pkg/health"
+	"github.com/labk/labk/pkg/install"
 )
 
 func TestFilesAreRestored(t *testing.T) {
@@ -48,6 +50,27 @@ func TestFilesAreRestored(t *testing.T) {
 	is("other", "1", 0o644)
 	if _, err := os.Stat(in("new")); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("new is still there: %v", err)
+	}
+}
+
+// What is noted when an installation is taken back: an uninstallation must still find the firewall's rules.
+func TestLeft(t *testing.T) {
+	rules := []install.Rule{{Firewall: "ufw", Add: []string{"ufw", "allow"}, Remove: []string{"ufw", "delete", "allow"}}}
+	made := &install.Record{Role: "server", Version: "2", Program: "/labk", Config: []string{"/config"}, Service: &install.Service{Name: "new"}}
+	opened := *made
+	opened.Firewall = rules
+	before := &install.Record{Role: "server", Version: "1", Program: "/labk", Service: &install.Service{Name: "old"}}
+	stays := *before
+	stays.Firewall = rules
+	for name, tc := range map[string]struct{ before, record, want *install.Record }{
+		"first":             {nil, made, nil},
+		"first, opened":     {nil, &opened, &install.Record{Role: "server", Version: "2", Program: "/labk", Firewall: rules}},
+		"installed":         {before, made, before},
+		"installed, opened": {before, &opened, &stays},
+	} {
+		if got := (&installation{before: tc.before, record: tc.record}).left(); !reflect.DeepEqual(got, tc.want) {
+			t.Errorf("%s: got %+v, want %+v", name, got, tc.want)
+		}
 	}
 }
 

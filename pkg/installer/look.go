@@ -54,17 +54,18 @@ func (i *installation) lookAtPC(ctx context.Context) error {
 	case err != nil && !errors.Is(err, control.ErrNotRunning):
 		return err
 	}
-	i.running, i.up, i.pid = err == nil, self.Up, self.PID
+	i.running, i.up, i.pid, i.used = err == nil, self.Up, self.PID, self.DataDir
 	i.record.Role, i.record.Version, i.record.Program = i.Role, version.Version, i.program
 	return nil
 }
 
 // lookAtConfig makes sure that the service will understand its configuration.
-func (i *installation) lookAtConfig(context.Context) error {
+func (i *installation) lookAtConfig(ctx context.Context) error {
 	var err error
 	if i.given, err = i.Sources.Given(); err != nil {
 		return err
 	}
+	i.findDataFolder(ctx)
 	if err := i.readToken(); err != nil {
 		return err
 	}

@@ -114,16 +114,6 @@ func sameContent(a, b string) (bool, error) {
 	}
 }
 
-// runsFile tells whether a process runs the very file.
-func runsFile(pid int, path string) bool {
-	runs, err := os.Stat(fmt.Sprintf("/proc/%d/exe", pid))
-	if err != nil {
-		return false
-	}
-	file, err := os.Stat(path)
-	return err == nil && os.SameFile(runs, file)
-}
-
 // makeLinks lets kubectl and ctr be labk where the PC has no such command.
 func (i *installation) makeLinks() error {
 	for _, name := range []string{"kubectl", "ctr"} {

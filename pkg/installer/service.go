@@ -2,8 +2,6 @@ package installer
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -14,6 +12,7 @@ import (
 
 	"github.com/labk/labk/package/openrc"
 	"github.com/labk/labk/package/systemd"
+	"github.com/labk/labk/pkg/digest"
 	"github.com/labk/labk/pkg/install"
 )
 
@@ -103,12 +102,12 @@ func (i *installation) writeUnit() error {
 	if err != nil {
 		return err
 	}
-	own := install.File{Path: path, SHA256: sum(text)}
+	own := install.File{Path: path, SHA256: digest.Of(text)}
 	old, err := os.ReadFile(path)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	if err == nil && sum(old) != own.SHA256 && !i.wrote(path, sum(old)) {
+	if err == nil && digest.Of(old) != own.SHA256 && !i.wrote(path, digest.Of(old)) {
 		i.Warn("%s was changed by hand and is kept as it is: to have labk's own, remove it and run this again", path)
 		return nil // whoever installs the next time, or uninstalls, still sees that
 	}
@@ -130,9 +129,4 @@ func (i *installation) wrote(path, sum string) bool {
 		}
 	}
 	return false
-}
-
-func sum(data []byte) string {
-	s := sha256.Sum256(data)
-	return hex.EncodeToString(s[:])
 }

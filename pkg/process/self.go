@@ -32,6 +32,16 @@ func Running(ctx context.Context) (Self, error) {
 	return s, err
 }
 
+// Runs tells whether the process runs the file that is now at path.
+func Runs(pid int, path string) bool {
+	program, err := os.Stat(fmt.Sprintf("/proc/%d/exe", pid))
+	if err != nil {
+		return false
+	}
+	file, err := os.Stat(path)
+	return err == nil && os.SameFile(program, file)
+}
+
 func serveSelf(mux *http.ServeMux, data paths.Data, up *atomic.Bool) {
 	mux.HandleFunc("GET "+selfRoute, func(w http.ResponseWriter, _ *http.Request) {
 		control.WriteJSON(w, Self{PID: os.Getpid(), Version: version.Version, DataDir: string(data), Up: up.Load()}, nil)

@@ -57,7 +57,7 @@ func (u *upgrade) mayGoBack(ctx context.Context, restore bool) error {
 	return nil
 }
 
-// back stops labk, exchanges the programs and starts it. Once the programs are exchanged, the end of ctx stops nothing.
+// back stops labk, exchanges the programs and starts it. Once the programs are exchanged, the end of ctx stops nothing. If the data can't be made fit for the program before, the newer one runs again.
 func (u *upgrade) back(ctx context.Context, before Program) error {
 	if u.Service != nil {
 		stop, cancel := context.WithTimeout(ctx, time.Minute)
@@ -69,10 +69,12 @@ func (u *upgrade) back(ctx context.Context, before Program) error {
 	ctx = context.WithoutCancel(ctx)
 	err := exchange(u.Program, before.Path)
 	if err == nil {
-		err = u.restore(ctx)
+		if err = u.restoreData(ctx); err != nil {
+			err = errors.Join(err, exchange(u.Program, before.Path))
+		}
 	}
 	if err != nil {
-		return fmt.Errorf("go back: %w; labk is stopped", err)
+		return fmt.Errorf("go back: %w", errors.Join(err, u.stay(ctx)))
 	}
 	if u.Service == nil {
 		return nil
@@ -82,6 +84,20 @@ func (u *upgrade) back(ctx context.Context, before Program) error {
 		return fmt.Errorf("go back: start %s: %w: look at %s's log", before.Text, err, u.Service.Name())
 	}
 	u.Say("%s is up", before.Text)
+	return nil
+}
+
+// stay starts labk as it was.
+func (u *upgrade) stay(ctx context.Context) error {
+	if u.Service == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, max(u.Patience, DefaultPatience))
+	defer cancel()
+	if err := u.Service.Restart(ctx); err != nil {
+		return fmt.Errorf("labk is stopped: start %s again: %w", u.Service.Name(), err)
+	}
+	u.Say("%s stays", u.next.Text)
 	return nil
 }
 

@@ -169,8 +169,8 @@ func (o *FleetOptions) uncordon(ctx context.Context, name string) {
 
 // await waits until the PC says what has become of the request, and is Ready with the version.
 func (o *FleetOptions) await(ctx context.Context, name string, r request.Request) error {
-	// Twice: the PC may first try the new program for as long as that, and then the one before.
-	limit := 2 * max(o.Patience, DefaultPatience)
+	// The PC fetches the program, and may try it for as long as that, and then the one before.
+	limit := fetchLimit + 2*max(o.Patience, DefaultPatience)
 	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("it did not answer for %v", limit))
 	defer cancel()
 	list := cache.NewListWatchFromClient(o.Client.CoreV1().RESTClient(), "nodes", "", fields.OneTermEqualSelector("metadata.name", name))

@@ -10,6 +10,7 @@ import (
 
 	"github.com/labk/labk/pkg/config"
 	"github.com/labk/labk/pkg/datastore"
+	"github.com/labk/labk/pkg/digest"
 	"github.com/labk/labk/pkg/lockfile"
 	"github.com/labk/labk/pkg/paths"
 	"github.com/labk/labk/pkg/process"
@@ -20,9 +21,9 @@ import (
 type Options struct {
 	// Server tells that this PC is a server, not an agent.
 	Server bool
-	// Config is this PC's; CheckArgs let the new program's `labk check` find the same.
-	Config    *config.Config
-	CheckArgs []string
+	// Config is this PC's, ConfigFile where it was read; empty for the usual place.
+	Config     *config.Config
+	ConfigFile string
 	// Program is the path of the installed program; no link. Service runs it; nil if nobody does.
 	Program string
 	Service Service
@@ -80,14 +81,14 @@ type upgrade struct {
 	data    paths.Data
 	next    Program
 	nowText string // the version that runs, or is installed; empty if unknown
-	byHand  int    // the process if labk runs and no service runs it
+	byHand  int    // the process if labk runs and no service that is to be restarted
 	before  string // what the data folder's version file said
 }
 
 // fetch stages the new program and makes sure that it is one.
 func (u *upgrade) fetch(ctx context.Context) error {
 	if info, err := os.Lstat(u.Program); err != nil || !info.Mode().IsRegular() {
-		return errors.Join(err, fmt.Errorf("look at the installed program: %s is not a file", u.Program))
+		return errors.Join(err, fmt.Errorf("look at the installed program: %s is not a file: put labk there by `labk install`", u.Program))
 	}
 	staged, promised, err := u.From(ctx, u.Program)
 	if err != nil {
@@ -113,11 +114,11 @@ func (u *upgrade) look(ctx context.Context) error {
 	if runs && u.Service == nil {
 		u.byHand = self.PID
 	}
-	installed, err := Sum(u.Program)
+	installed, err := digest.OfFile(u.Program)
 	if err != nil {
 		return fmt.Errorf("read the installed program: %w", err)
 	}
-	if installed == u.next.SHA256 && (!runs || runsFile(self.PID, u.Program)) {
+	if installed == u.next.SHA256 && (!runs || process.Runs(self.PID, u.Program)) {
 		return ErrSame
 	}
 	if u.nowText = self.Version; !runs {
@@ -136,17 +137,19 @@ func (u *upgrade) look(ctx context.Context) error {
 	if err := u.checkCluster(ctx, runs); err != nil {
 		return err
 	}
-	return u.next.Check(ctx, u.CheckArgs...)
+	return u.next.Check(ctx, u.checkArgs()...)
 }
 
-// runsFile tells whether the process runs the file that is now at path.
-func runsFile(pid int, path string) bool {
-	running, err := os.Stat(fmt.Sprintf("/proc/%d/exe", pid))
-	if err != nil {
-		return false
+// checkArgs let the new program's `labk check` look at what this PC is.
+func (o *Options) checkArgs() []string {
+	args := []string{"--data-dir", o.Config.DataDir}
+	if o.ConfigFile != "" {
+		args = append(args, "--config", o.ConfigFile)
 	}
-	file, err := os.Stat(path)
-	return err == nil && os.SameFile(running, file)
+	if !o.Server {
+		args = append(args, "--agent")
+	}
+	return args
 }
 
 // checkStep refuses a step back, and one over more than a minor version of a server.
@@ -175,7 +178,7 @@ func (u *upgrade) replace(ctx context.Context) error {
 	}
 	switch {
 	case u.byHand != 0:
-		u.Say("%s is in place; the labk that runs was started by hand (pid %d): stop it and start it again, pods go on", u.next.Text, u.byHand)
+		u.Say("%s is in place; the labk that runs (pid %d) is the one before: stop it and start it again, pods go on", u.next.Text, u.byHand)
 	case u.Service == nil:
 		u.Say("%s is in place; labk does not run: it is used from the next start on", u.next.Text)
 	default:
@@ -199,14 +202,18 @@ func (u *upgrade) copy(ctx context.Context) error {
 	return datastore.KeepNewest(u.data.Before("*"), copiesKept)
 }
 
-// restore makes the data folder fit for the program before: the new one may have noted its version there. If that is of another minor version of Kubernetes, what it has written into the datastore the
-// old one can't be trusted with, and the copy takes its place.
-func (u *upgrade) restore(ctx context.Context) error {
+// restore is Replacement's: the caller's and the data folder's, whatever becomes of the former.
+func (u *upgrade) restore(ctx context.Context) (fit bool, err error) {
 	if u.Restore != nil {
-		if err := u.Restore(ctx); err != nil {
-			return err
-		}
+		err = u.Restore(ctx)
 	}
+	data := u.restoreData(ctx)
+	return data == nil, errors.Join(err, data)
+}
+
+// restoreData makes the data folder fit for the program before: the new one may have noted its version there. If that is of another minor version of Kubernetes, what it has written into the datastore the
+// old one can't be trusted with, and the copy takes its place.
+func (u *upgrade) restoreData(ctx context.Context) error {
 	text, err := os.ReadFile(u.data.Version())
 	noted := strings.TrimSpace(string(text))
 	if errors.Is(err, os.ErrNotExist) || noted == u.before {

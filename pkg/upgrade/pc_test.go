@@ -4,6 +4,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/labk/labk/pkg/config"
 	"github.com/labk/labk/pkg/version"
 )
 
@@ -31,6 +32,21 @@ func TestCheckStep(t *testing.T) {
 		u := &upgrade{Options: Options{Server: tc.server}, next: Program{Version: n, Text: tc.to}}
 		if err := u.checkStep(tc.from); (err == nil) != (tc.says == "") || err != nil && !strings.Contains(err.Error(), tc.says) {
 			t.Errorf("from %s to %s (server: %v): %v", tc.from, tc.to, tc.server, err)
+		}
+	}
+}
+
+// A PC is looked at as what it is: an agent has no use for what a server needs.
+func TestCheckArgs(t *testing.T) {
+	for want, o := range map[string]Options{
+		"--data-dir /data":                     {Server: true},
+		"--data-dir /data --agent":             {},
+		"--data-dir /data --config /c":         {Server: true, ConfigFile: "/c"},
+		"--data-dir /data --config /c --agent": {ConfigFile: "/c"},
+	} {
+		o.Config = &config.Config{DataDir: "/data"}
+		if got := strings.Join(o.checkArgs(), " "); got != want {
+			t.Errorf("got %q, want %q", got, want)
 		}
 	}
 }

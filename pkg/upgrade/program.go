@@ -3,9 +3,7 @@ package upgrade
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
 	"debug/elf"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -19,6 +17,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/labk/labk/pkg/digest"
 	"github.com/labk/labk/pkg/health"
 	"github.com/labk/labk/pkg/paths"
 	"github.com/labk/labk/pkg/version"
@@ -36,13 +35,15 @@ type Program struct {
 // runLimit bounds a run of a new program that is to say something of itself.
 const runLimit = 30 * time.Second
 
-// machines are the architectures' names in an ELF file.
-var machines = map[string]elf.Machine{"amd64": elf.EM_X86_64, "arm64": elf.EM_AARCH64}
+// machine is the architecture of this program's in an ELF file.
+func machine() elf.Machine {
+	return map[string]elf.Machine{"amd64": elf.EM_X86_64, "arm64": elf.EM_AARCH64}[runtime.GOARCH]
+}
 
 // Inspect makes sure that the file is a whole labk that runs on this PC: its checksum (in hexadecimal, unless empty), its architecture, and that it says its version. The file must be
 // executable, as Stage makes it.
 func Inspect(ctx context.Context, path, checksum string) (Program, error) {
-	sum, err := Sum(path)
+	sum, err := digest.OfFile(path)
 	if err != nil {
 		return Program{}, fmt.Errorf("read the new program: %w", err)
 	}
@@ -60,23 +61,6 @@ func Inspect(ctx context.Context, path, checksum string) (Program, error) {
 		return Program{}, fmt.Errorf("ask the new program for its version: %w", err)
 	}
 	return p, nil
-}
-
-// Sum is the SHA-256 of a file, in hexadecimal.
-func Sum(path string) (string, error) {
-	file, err := os.Open(path)
-	if err != nil {
-		return "", err
-	}
-	defer file.Close()
-	if info, err := file.Stat(); err != nil || !info.Mode().IsRegular() {
-		return "", errors.Join(err, fmt.Errorf("%s is not a file", path))
-	}
-	sum := sha256.New()
-	if _, err := io.Copy(sum, file); err != nil {
-		return "", err
-	}
-	return hex.EncodeToString(sum.Sum(nil)), nil
 }
 
 // checkELF finds a file that is no program, one of another architecture, and one whose end is missing.
@@ -99,7 +83,7 @@ func checkELF(path string) error {
 		}
 		return errors.New("it is not a program for Linux: is it an archive, or a web page? Give the labk file itself")
 	}
-	if header.Machine != machines[runtime.GOARCH] {
+	if header.Machine != machine() {
 		return fmt.Errorf("it is for another architecture (%s), and this PC is %s: fetch the labk for linux-%s", strings.TrimPrefix(header.Machine.String(), "EM_"), runtime.GOARCH, runtime.GOARCH)
 	}
 	for _, s := range header.Sections {

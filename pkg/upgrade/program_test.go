@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/labk/labk/pkg/digest"
 	"github.com/labk/labk/pkg/health"
 	"github.com/labk/labk/pkg/paths"
 )
@@ -108,8 +109,8 @@ func TestStage(t *testing.T) {
 	if info, err := os.Stat(staged); err != nil || info.Mode().Perm() != 0o755 {
 		t.Errorf("what is staged: %v, %v", info, err)
 	}
-	a, errA := Sum(from)
-	b, errB := Sum(staged)
+	a, errA := digest.OfFile(from)
+	b, errB := digest.OfFile(staged)
 	if a != b || errA != nil || errB != nil {
 		t.Errorf("sums %s and %s: %v, %v", a, b, errA, errB)
 	}

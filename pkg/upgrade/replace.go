@@ -35,8 +35,9 @@ type Replacement struct {
 	Patience time.Duration
 	// Prepare, if set, does what must be done before; after its error nothing has been changed.
 	Prepare func(ctx context.Context) error
-	// Restore, if set, takes back what the new program or Prepare has changed. It is called when the new program did not come up: labk is stopped, the old program in its place.
-	Restore func(ctx context.Context) error
+	// Restore, if set, takes back what the new program or Prepare has changed. It is called when the new program did not come up: labk is stopped, the old program in its place. That is started again if the data is
+	// fit for it, also after an error of something else.
+	Restore func(ctx context.Context) (fit bool, err error)
 	// Say tells a person what happens: one line, as fmt.Sprintf.
 	Say func(format string, args ...any)
 }
@@ -146,20 +147,26 @@ func (r *Replacement) back(ctx context.Context, before process.Self) error {
 	if err := rename(paths.Previous(r.Program), r.Program); err != nil {
 		return fmt.Errorf("bring the program before back: %w", err)
 	}
+	var incomplete error
 	if r.Restore != nil {
-		if err := r.Restore(ctx); err != nil {
-			return err
+		fit, err := r.Restore(ctx)
+		if !fit {
+			return fmt.Errorf("%w; labk is stopped", err)
 		}
+		incomplete = err
 	}
 	if !before.Up { // and need not be now: why it was not is nobody's concern here
 		restart, cancel := context.WithTimeout(ctx, r.Patience)
 		defer cancel()
 		_ = r.Service.Restart(restart)
-		return nil
+		return incomplete
 	}
 	// It has come up before: whoever has little patience with the new one gets the old one back all the same.
 	if err := r.restart(ctx, before.Version, 0, max(r.Patience, DefaultPatience)); err != nil {
-		return fmt.Errorf("start the program before, which is in its place again: %w", err)
+		return errors.Join(incomplete, fmt.Errorf("start the program before, which is in its place again: %w", err))
+	}
+	if incomplete != nil {
+		return fmt.Errorf("the program before runs again, but %w", incomplete)
 	}
 	return nil
 }

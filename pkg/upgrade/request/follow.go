@@ -6,12 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
-	"syscall"
+	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/clientcmd"
@@ -34,12 +35,19 @@ type FollowOptions struct {
 
 // NewFollower returns the component that sees what the server asks this PC for, and starts `labk upgrade` once for each request. That is a process of its own: it outlives the restart that it brings about.
 func NewFollower(o FollowOptions) lifecycle.Component {
-	return lifecycle.NewTask("upgrade-requests", (&follower{o}).run, nil)
+	return lifecycle.NewTask("upgrade-requests", (&follower{FollowOptions: o}).run, nil)
 }
 
-type follower struct{ FollowOptions }
+// betweenReports is the time between two tries to report.
+const betweenReports = 2 * time.Second
+
+type follower struct {
+	FollowOptions
+	watching sync.WaitGroup // of run
+}
 
 func (f *follower) run(ctx context.Context) error {
+	defer f.watching.Wait()
 	cfg, err := clientcmd.BuildConfigFromFlags("", f.Kubeconfig)
 	if err != nil {
 		return err
@@ -99,10 +107,31 @@ func (f *follower) see(ctx context.Context, client kubernetes.Interface, n *core
 		return err
 	}
 	f.Say("the server asks this PC to upgrade to %s", r.Version)
-	if err := f.start(r); err != nil {
+	c, err := start(r)
+	if err != nil {
 		return errors.Join(err, Report(ctx, client, f.Node, r, State{ID: r.ID, Outcome: Failed, Reason: err.Error()}))
 	}
+	f.watching.Go(func() { f.watch(ctx, client, c, r) })
 	return nil
+}
+
+// watch reports a failure that the child could not report by itself, as that of a PC on which labk was never installed. With this process it ends: the next one settles it.
+func (f *follower) watch(ctx context.Context, client kubernetes.Interface, c *child, r Request) {
+	failure := c.wait(ctx)
+	if failure == nil {
+		return
+	}
+	s := State{ID: r.ID, Outcome: Failed, Reason: failure.Error()}
+	_ = wait.PollUntilContextCancel(ctx, betweenReports, true, func(ctx context.Context) (bool, error) {
+		n, err := client.CoreV1().Nodes().Get(ctx, f.Node, metav1.GetOptions{})
+		if err != nil {
+			return false, nil
+		}
+		if said := StateOf(n); n.Annotations[Annotation] != r.String() || said.ID == r.ID && said.Final() {
+			return true, nil
+		}
+		return Report(ctx, client, f.Node, r, s) == nil, nil
+	})
 }
 
 // settle says what became of a request whose process is gone, as after a power cut: this program is the new one or is not.
@@ -120,24 +149,6 @@ func (f *follower) settle(ctx context.Context, client kubernetes.Interface, n *c
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	return Report(ctx, client, f.Node, r, s)
-}
-
-// start starts the upgrade in a session of its own. What it prints goes where this process's errors go.
-func (f *follower) start(r Request) error {
-	program, err := os.Readlink("/proc/self/exe")
-	if err != nil {
-		return err
-	}
-	cmd := exec.Command("/proc/self/exe", "upgrade", "--from", "server", "--request", r.String())
-	cmd.Args[0] = program
-	cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	if err := cmd.Start(); err != nil {
-		return fmt.Errorf("start `labk upgrade`: %w", err)
-	}
-	// Only so that no zombie stays if it ends before this process does, which it need not. It reports by itself.
-	go func() { _ = cmd.Wait() }()
-	return nil
 }
 
 func (f *follower) recall() (r Request, err error) {

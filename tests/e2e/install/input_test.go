@@ -65,6 +65,10 @@ func badInputs(n *cluster.Node) []bad {
 		{name: "half a download", variables: "LABK_BINARY=/root/half", code: 1, want: []string{"/root/half does not run on this PC: is it whole"}},
 		{name: "half a download, and its sum is known", variables: "LABK_BINARY=/root/half-known", code: 1, want: []string{"is not what was asked for", "Half a download"}},
 		{name: "wrong checksum", variables: good + " LABK_SHA256=" + strings.Repeat("0", 64), code: 1, want: []string{"its SHA-256 is ", " and not 0000"}},
+		{name: "an empty checksum", variables: good + " LABK_SHA256=", code: 1, want: []string{`LABK_SHA256: "" is no SHA-256`}},
+		{name: "an empty file of the checksum", variables: "LABK_BINARY=/root/unknown", code: 1, want: []string{`/root/unknown.sha256: "" is no SHA-256`}},
+		{name: "a release with an empty checksum", variables: "INSTALL_LABK_RELEASE_URL=file:///root/release", code: 1, want: []string{`/root/release/latest/download/labk.sha256: "" is no SHA-256`}},
+		{name: "a web page for a checksum", variables: "INSTALL_LABK_RELEASE_URL=file:///root/release INSTALL_LABK_VERSION=page", code: 1, want: []string{"/page/labk.sha256: \"touch\" is no SHA-256"}},
 		{name: "another architecture", variables: "LABK_BINARY=/root/arm64", code: 1, want: []string{"/root/arm64 is a program for another processor than this PC's (x86_64)"}},
 		{name: "a web page", variables: "LABK_BINARY=/root/page", code: 1, want: []string{"/root/page is not a program"}},
 		{name: "another program", variables: "LABK_BINARY=/bin/true", code: 1, want: []string{"/bin/true is not labk"}},
@@ -108,6 +112,9 @@ func putBadPrograms(t *testing.T, n *cluster.Node) {
 	n.WriteFile(t, "/root/arm64", string(arm64))
 	n.WriteFile(t, "/root/page", "touch /usr/local/run-as-a-script\n")
 	n.Sh(t, "head -c 100000000 "+n.Program()+" >/root/half; cp /root/half /root/half-known; sha256sum "+n.Program()+" >/root/half-known.sha256")
+	n.Sh(t, `ln -s `+n.Program()+` /root/unknown && : >/root/unknown.sha256
+		cd /root && mkdir -p release/latest/download release/download/page && : >release/latest/download/labk.sha256 && cp page release/download/page/labk.sha256
+		ln -s `+n.Program()+` release/latest/download/labk; ln -s `+n.Program()+` release/download/page/labk`)
 }
 
 // Where nobody starts services, and for an ordinary user without sudo, nothing is installed.

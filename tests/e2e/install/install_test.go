@@ -101,6 +101,8 @@ func TestFromFile(t *testing.T) {
 		pid, before := mainPID(t, n), n.Inventory(t, folders()...)
 		installed(t, n, fromFile(n))
 		installed(t, n, "INSTALL_LABK_SKIP_DOWNLOAD=true")
+		n.Sh(t, "mkdir -p /root/release/download/v1.37.1+labk1 && cd /root/release/download/v1.37.1+labk1 && ln -s "+n.Program()+" labk && sha256sum labk >labk.sha256")
+		installed(t, n, "INSTALL_LABK_RELEASE_URL=file:///root/release INSTALL_LABK_VERSION=v1.37.1+labk1")
 		n.Unchanged(t, before, folders()...)
 		if now := mainPID(t, n); now != pid {
 			t.Errorf("labk was restarted: process %s, now %s", pid, now)
@@ -165,7 +167,7 @@ func TestUpgradeByRunningAgain(t *testing.T) {
 	c.Kubectl(t, "wait", "--for=condition=Ready", "pod", "--all", "-A", "--timeout=60s")
 	before := pods()
 	away := watchAPI(t, c)
-	installed(t, n, "LABK_BINARY="+next)
+	upgradedUnseen(t, n, next)
 	t.Logf("the API did not answer for %.1f s", away().Seconds())
 	if out := n.Sh(t, "labk version"); !strings.Contains(out, "+labk2 ") {
 		t.Errorf("the version is %s", out)
@@ -178,6 +180,18 @@ func TestUpgradeByRunningAgain(t *testing.T) {
 	}
 	if out := n.Sh(t, "labk version; ls -A /usr/local/bin | tr '\n' ' '"); !strings.Contains(out, "+labk2 ") || !strings.HasSuffix(out, "\n.labk.previous ctr kubectl labk") {
 		t.Errorf("then there is %s", out)
+	}
+}
+
+// upgradedUnseen runs install.sh in a session whose terminal goes while labk is being replaced.
+func upgradedUnseen(t *testing.T, n *cluster.Node, program string) {
+	t.Helper()
+	r := n.Exec(t, nil, "sh", "-c", `LABK_BINARY=`+program+` setsid sh `+script+` >/root/said 2>&1 & pid=$!
+		until grep -q restarting /root/said; do kill -0 $pid || exit 99; done
+		kill -HUP -$pid; wait $pid; code=$?; cat /root/said; exit $code`)
+	t.Logf("install.sh: code %d\n%s%s", r.Code, r.Stdout, r.Stderr)
+	if r.Code != 0 {
+		t.Fatalf("install.sh fails; the journal:\n%s", n.Journal(t))
 	}
 }
 
@@ -209,7 +223,7 @@ func watchAPI(t *testing.T, c *cluster.Cluster) (away func() time.Duration) {
 	return func() time.Duration { cancel(); return <-longest }
 }
 
-// A checkout has the script beside the program that it builds. (Without Go, as here, it takes what is built.)
+// A checkout has the script beside the program that it builds. (Without Go, as here, it takes what is built.) The data folder of this PC is named where only the unit looks.
 func TestFromCheckout(t *testing.T) {
 	c := cluster.Hosts(t, 1)
 	n := c.Server
@@ -219,9 +233,37 @@ func TestFromCheckout(t *testing.T) {
 		t.Fatal(err)
 	}
 	n.WriteFile(t, "/home/me/labk/install.sh", string(text))
+	n.WriteFile(t, "/etc/default/labk", "LABK_DATA_DIR=/srv/labk\n")
 	r := n.Exec(t, nil, "sh", "-c", "INSTALL_LABK_SKIP_START=true sh /home/me/labk/install.sh server && systemctl is-enabled labk && ! systemctl is-active labk && systemctl start labk")
 	if r.Code != 0 || r.Stdout != "enabled\ninactive\n" {
 		t.Fatalf("code %d\n%s%s", r.Code, r.Stdout, r.Stderr)
 	}
 	c.Kubectl(t, "wait", "--for=condition=Ready", "node", "--all", "--timeout=60s")
+	t.Run("newer, while it is stopped", func(t *testing.T) { testStopped(t, c) })
+}
+
+// A newer program over a labk that is stopped is an upgrade, too: there is a copy of the datastore to go back to.
+func testStopped(t *testing.T, c *cluster.Cluster) {
+	const copies = "ls /srv/labk/server/db | grep ^before- || true"
+	n := c.Server
+	n.Systemctl(t, "stop", "labk")
+	putScript(t, n)
+	next := "LABK_BINARY=/opt/labk/" + filepath.Base(cluster.NextBinary(t))
+	if out := n.Sh(t, copies); out != "" {
+		t.Fatalf("there are copies already: %s", out)
+	}
+	installed(t, n, next+" INSTALL_LABK_SKIP_START=true")
+	if out := n.Sh(t, copies+"; labk version; systemctl is-active labk || true"); !strings.HasPrefix(out, "before-") || !strings.Contains(out, "+labk2 ") || !strings.HasSuffix(out, "\ninactive") {
+		t.Errorf("then there is\n%s", out)
+	}
+	n.Sh(t, "mv -f /usr/local/bin/.labk.previous /usr/local/bin/labk && rm /srv/labk/server/db/before-*")
+	installed(t, n, next)
+	if out := n.Sh(t, copies+"; labk version"); !strings.HasPrefix(out, "before-") || !strings.Contains(out, "+labk2 ") {
+		t.Errorf("then there is\n%s", out)
+	}
+	c.Kubectl(t, "wait", "--for=condition=Ready", "node", "--all", "--timeout=60s")
+	n.Systemctl(t, "stop", "labk")
+	if r, _ := install(t, n, fromFile(n)); r.Code == 0 || !strings.Contains(r.Stderr, "older") {
+		t.Errorf("the program before is not refused: code %d", r.Code)
+	}
 }

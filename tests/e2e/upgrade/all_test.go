@@ -26,6 +26,11 @@ func TestAll(t *testing.T) {
 	w.runs(t, second, w.now)
 	w.Kubectl(t, "delete", "pod", "lonely", "-n", namespace, "--now")
 
+	// One on which labk is only run by hand says so at once, although it can't even begin.
+	first.Sh(t, "mv /etc/labk/install.json /root/")
+	upgrade(t, w.Server, "--all").Refused(t, 1, first.Host.Name()+": the upgrade to "+w.next+" failed", "labk was not installed here")
+	first.Sh(t, "mv /root/install.json /etc/labk/")
+
 	second.Sh(t, "mount --bind -o ro /usr/local/bin /usr/local/bin && mount -o remount,bind,ro /usr/local/bin")
 	upgrade(t, w.Server, "--all").Refused(t, 1, second.Host.Name()+": the upgrade to "+w.next+" failed", "read-only file system", "upgraded before: "+first.Host.Name())
 	second.Sh(t, "umount /usr/local/bin")
