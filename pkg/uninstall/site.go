@@ -1,20 +1,24 @@
 package uninstall
 
 import (
+	"cmp"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"net/netip"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/labk/labk/pkg/config"
 	"github.com/labk/labk/pkg/install"
 	"github.com/labk/labk/pkg/paths"
+	"github.com/labk/labk/pkg/process"
 )
 
 // site is what is known of the labk of this PC.
@@ -41,7 +45,7 @@ type unit struct {
 }
 
 // findSite reads what there is. A configuration that cannot be read is no hindrance: the usual places are taken then.
-func findSite(o Options) (*site, error) {
+func findSite(ctx context.Context, o Options) (*site, error) {
 	record, err := install.Load()
 	if err != nil {
 		o.Say("what was installed cannot be read, the usual places are looked at: %v", err)
@@ -61,19 +65,17 @@ func findSite(o Options) (*site, error) {
 	if record != nil {
 		role = record.Role
 	}
-	cfg, err := config.Load(config.Sources{File: paths.ConfigFile, Folder: paths.ConfigFolder, Env: func(string) (string, bool) { return "", false }, Role: role})
+	file, env, data := paths.ConfigFile, map[string]string{}, ""
+	for _, u := range s.units {
+		service := u.settings("/")
+		maps.Copy(env, service.env)
+		file, data = cmp.Or(service.config(), file), cmp.Or(service.dataDir(), data)
+	}
+	cfg, err := config.Load(config.Sources{File: file, Folder: paths.ConfigFolder, Env: func(key string) (string, bool) { v, ok := env[key]; return v, ok }, Role: role})
 	if err != nil {
 		o.Say("the configuration cannot be read, the usual places are looked at: %v", err)
 	}
-	data := cfg.DataDir
-	for _, u := range s.units {
-		if dir := dataDirOf(u.text); dir != "" {
-			data = dir
-		}
-	}
-	if o.Data != "" {
-		data = o.Data
-	}
+	data = cmp.Or(o.Data, dataInUse(ctx), data, cfg.DataDir)
 	if err := s.setData(data, o.Data != ""); err != nil {
 		return nil, err
 	}
@@ -144,12 +146,16 @@ func (s *site) findUnits() {
 	}
 }
 
-var dataDirFlag = regexp.MustCompile(`--data-dir[= ]+"?([^\s"]+)`)
+// askTime is how long a labk that runs may take to say which data folder it uses.
+const askTime = 5 * time.Second
 
-// dataDirOf is the data folder that a unit names on its command line.
-func dataDirOf(text string) string {
-	if m := dataDirFlag.FindStringSubmatch(text); m != nil {
-		return m[1]
+// dataInUse is the data folder of the labk that runs, however it was told; empty if none answers.
+func dataInUse(ctx context.Context) string {
+	ctx, cancel := context.WithTimeout(ctx, askTime)
+	defer cancel()
+	self, err := process.Running(ctx)
+	if err != nil {
+		return ""
 	}
-	return ""
+	return self.DataDir
 }

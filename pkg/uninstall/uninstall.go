@@ -48,7 +48,7 @@ func Run(ctx context.Context, o Options) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	s, err := findSite(o)
+	s, err := findSite(ctx, o)
 	if err != nil {
 		return err
 	}

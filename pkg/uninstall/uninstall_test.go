@@ -275,16 +275,55 @@ func TestBootLinks(t *testing.T) {
 	}
 }
 
-func TestDataDirOf(t *testing.T) {
-	for text, want := range map[string]string{
-		"ExecStart=/usr/local/bin/labk server\n":                               "",
-		"ExecStart=/usr/local/bin/labk server --data-dir /srv/labk --debug\n":  "/srv/labk",
-		"ExecStart=/usr/local/bin/labk server \"--data-dir=/srv/labk\"\nUser=": "/srv/labk",
+// The data folder is the one that the service is given, wherever that is said.
+func TestSettings(t *testing.T) {
+	const start = "[Service]\nEnvironmentFile=-/etc/default/labk\nExecStart=/usr/local/bin/labk server"
+	dropIn := "etc/systemd/system/labk.service.d/override.conf"
+	for name, test := range map[string]struct {
+		unit  unit
+		files map[string]string
+		want  string
+	}{
+		"nothing":            {unit{text: start + "\n"}, nil, ""},
+		"flag":               {unit{text: start + " --data-dir /srv/labk --debug\n"}, nil, "/srv/labk"},
+		"quoted flag":        {unit{text: start + " \"--data-dir=/srv/labk\"\nUser="}, nil, "/srv/labk"},
+		"default":            {unit{text: start}, map[string]string{"etc/default/labk": "# mine\nLABK_DATA_DIR=\"/srv/labk\"\n"}, "/srv/labk"},
+		"default, unit gone": {unit{gone: true}, map[string]string{"etc/default/labk": "LABK_DATA_DIR=/srv/labk\n"}, "/srv/labk"},
+		"other file":         {unit{text: start + "\nEnvironmentFile=/etc/mine\n"}, map[string]string{"etc/default/labk": "LABK_DATA_DIR=/a\n", "etc/mine": "LABK_DATA_DIR=/srv/labk"}, "/srv/labk"},
+		"drop-in variable":   {unit{text: start}, map[string]string{dropIn: "[Service]\nEnvironment=A=1 'LABK_DATA_DIR=/srv/labk'\n"}, "/srv/labk"},
+		"drop-in command":    {unit{text: start + " --data-dir /a"}, map[string]string{dropIn: "[Service]\nExecStart=\nExecStart=/usr/local/bin/labk server --data-dir /srv/labk\n"}, "/srv/labk"},
+		"drop-in without":    {unit{text: start + " --data-dir /a"}, map[string]string{dropIn: "[Service]\nExecStart=\nExecStart=/usr/local/bin/labk server\n"}, ""},
+		"comment":            {unit{text: start}, map[string]string{dropIn: "#Environment=LABK_DATA_DIR=/a\n# ExecStart=/usr/local/bin/labk server --data-dir /a\n"}, ""},
 	} {
-		if got := dataDirOf(text); got != want {
-			t.Errorf("%q: %q", text, got)
+		t.Run(name, func(t *testing.T) {
+			root := writeTree(t, test.files)
+			test.unit.name, test.unit.systemd = "labk.service", true
+			if got := test.unit.settings(root).dataDir(); got != test.want {
+				t.Errorf("got %q, want %q", got, test.want)
+			}
+		})
+	}
+	root := writeTree(t, map[string]string{"etc/conf.d/labk": "command_args=\"server --data-dir /srv/labk\"\nexport LABK_CONFIG='/srv/config.yaml'\n"})
+	s := unit{name: "labk", text: "command_args=server\n"}.settings(root)
+	if s.dataDir() != "/srv/labk" || s.config() != "/srv/config.yaml" {
+		t.Errorf("under OpenRC: got %q, %q", s.dataDir(), s.config())
+	}
+}
+
+// writeTree makes files in a folder of its own.
+func writeTree(t *testing.T, files map[string]string) (root string) {
+	t.Helper()
+	root = t.TempDir()
+	for name, text := range files {
+		path := filepath.Join(root, name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
 		}
 	}
+	return root
 }
 
 // Others' clusters may have been added to the administrator's kubeconfig.

@@ -194,6 +194,26 @@ func TestFirewall(t *testing.T) {
 	asBefore(t, n, before, "file /etc/ufw/user", "file /run/ufw.lock") // written again, with the same rules
 }
 
+// A disk that labk shares with others, which only its service's environment names.
+func TestSharedDisk(t *testing.T) {
+	for _, running := range []bool{true, false} {
+		c := cluster.Hosts(t, 1)
+		n := c.Server
+		n.Sh(t, `mkdir -p /mnt/ssd/data/measured /mnt/ssd/server /mnt/ssd/thesis/images /etc/default && touch /mnt/ssd/data/measured/1.csv /mnt/ssd/server/index.js &&
+			mount -t tmpfs images /mnt/ssd/thesis/images && touch /mnt/ssd/thesis/images/1.png && echo LABK_DATA_DIR=/mnt/ssd >/etc/default/labk`)
+		before := prepare(t, c)[0]
+		install(t, n, "server")
+		n.Sh(t, "ls /mnt/ssd/server/db/state.db && while ! pgrep -f ^/coredns; do sleep 0.2; done")
+		if !running {
+			n.Systemctl(t, "stop", "labk")
+		}
+		if out := uninstall(t, n, "labk"); !strings.Contains(out, "did not make them: data, server, thesis") {
+			t.Error("it does not say what it left")
+		}
+		asBefore(t, n, before)
+	}
+}
+
 // What a crash, and somebody with rm, left; and nft is not there any more.
 func TestHalfRemoved(t *testing.T) {
 	c := cluster.Hosts(t, 1)
