@@ -141,8 +141,8 @@ func (r *removal) removeUnits(ctx context.Context) error {
 		}
 	}
 	for _, u := range r.site.units {
-		for _, link := range u.bootLinks("/etc") {
-			_, err := removeFile(link)
+		for _, file := range append(u.bootLinks("/etc"), u.logs()...) {
+			_, err := removeFile(file)
 			errs = append(errs, err)
 		}
 	}
@@ -180,6 +180,14 @@ func (u unit) bootLinks(etc string) (links []string) {
 		links = append(links, some...)
 	}
 	return links
+}
+
+// logs are where labk's words go under OpenRC; systemd's journal is everybody's.
+func (u unit) logs() []string {
+	if u.systemd {
+		return nil
+	}
+	return []string{"/var/log/" + u.name + ".log"}
 }
 
 // await polls until the condition holds, and says whether it does, for at most limit.

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/labk/labk/package/openrc"
 	"github.com/labk/labk/pkg/install"
 	"github.com/labk/labk/pkg/kubeconfig"
 	"github.com/labk/labk/pkg/paths"
@@ -272,6 +273,28 @@ func TestBootLinks(t *testing.T) {
 	}
 	if got := (unit{name: "labk", gone: true}).stopCommands(); got != nil {
 		t.Errorf("OpenRC is asked to stop a script that is gone: %q", got)
+	}
+}
+
+// What the scripts of OpenRC write is what is removed.
+func TestLogs(t *testing.T) {
+	for _, name := range []string{"labk", "labk-agent"} {
+		script, err := openrc.FS.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var written []string
+		for line := range strings.Lines(string(script)) {
+			if key, file, ok := strings.Cut(strings.TrimSpace(line), "="); ok && strings.HasSuffix(key, "_log") && !slices.Contains(written, file) {
+				written = append(written, file)
+			}
+		}
+		if got := (unit{name: name}).logs(); !slices.Equal(got, written) {
+			t.Errorf("%s writes %q, and %q is removed", name, written, got)
+		}
+	}
+	if got := (unit{name: "labk.service", systemd: true}).logs(); got != nil {
+		t.Errorf("under systemd: %q", got)
 	}
 }
 
