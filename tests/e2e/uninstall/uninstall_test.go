@@ -196,22 +196,25 @@ func TestFirewall(t *testing.T) {
 
 // A disk that labk shares with others, which only its service's environment names.
 func TestSharedDisk(t *testing.T) {
-	for _, running := range []bool{true, false} {
-		c := cluster.Hosts(t, 1)
-		n := c.Server
-		n.Sh(t, `mkdir -p /mnt/ssd/data/measured /mnt/ssd/server /mnt/ssd/thesis/images /etc/default && touch /mnt/ssd/data/measured/1.csv /mnt/ssd/server/index.js &&
-			mount -t tmpfs images /mnt/ssd/thesis/images && touch /mnt/ssd/thesis/images/1.png && echo LABK_DATA_DIR=/mnt/ssd >/etc/default/labk`)
-		before := prepare(t, c)[0]
-		install(t, n, "server")
-		n.Sh(t, "ls /mnt/ssd/server/db/state.db && while ! pgrep -f ^/coredns; do sleep 0.2; done")
-		if !running {
-			n.Systemctl(t, "stop", "labk")
-		}
-		if out := uninstall(t, n, "labk"); !strings.Contains(out, "did not make them: data, server, thesis") {
-			t.Error("it does not say what it left")
-		}
-		asBefore(t, n, before)
+	t.Run("running", func(t *testing.T) { sharesDisk(t, true) })
+	t.Run("stopped", func(t *testing.T) { sharesDisk(t, false) })
+}
+
+func sharesDisk(t *testing.T, running bool) {
+	c := cluster.Hosts(t, 1)
+	n := c.Server
+	n.Sh(t, `mkdir /mnt/ssd /var/lib/disk && mount --bind /var/lib/disk /mnt/ssd && mkdir -p /mnt/ssd/data/measured /mnt/ssd/server /mnt/ssd/thesis/images /etc/default &&
+		touch /mnt/ssd/data/measured/1.csv /mnt/ssd/server/index.js && mount -t tmpfs images /mnt/ssd/thesis/images && echo LABK_DATA_DIR=/mnt/ssd >/etc/default/labk`)
+	before := prepare(t, c)[0]
+	install(t, n, "server")
+	n.Sh(t, "ls /mnt/ssd/server/db/state.db && until pgrep -f ^/coredns; do sleep 0.2; done")
+	if !running {
+		n.Systemctl(t, "stop", "labk")
 	}
+	if out := uninstall(t, n, "labk"); !strings.Contains(out, "did not make them: data, server, thesis") {
+		t.Error("it does not say what it left")
+	}
+	asBefore(t, n, before)
 }
 
 // What a crash, and somebody with rm, left; and nft is not there any more.
