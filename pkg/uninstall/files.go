@@ -65,8 +65,10 @@ func (r *removal) removeFiles(ctx context.Context) error {
 		errs = append(errs, err)
 	}
 	if exists(paths.RunDir) {
-		errs = append(errs, removeTree(paths.RunDir))
-		r.o.Say("removed %s", paths.RunDir)
+		err := removeTree(paths.RunDir)
+		if errs = append(errs, err); err == nil {
+			r.o.Say("removed %s", paths.RunDir)
+		}
 	}
 	if r.o.KeepData {
 		r.o.Say("kept: %s", r.site.data)
