@@ -233,7 +233,7 @@ func TestFromCheckout(t *testing.T) {
 		t.Fatal(err)
 	}
 	n.WriteFile(t, "/home/me/labk/install.sh", string(text))
-	n.WriteFile(t, "/etc/default/labk", "LABK_DATA_DIR=/srv/labk\n")
+	n.WriteFile(t, "/etc/default/labk", "LABK_DATA_DIR=/var/lib/labk/mine\n")
 	r := n.Exec(t, nil, "sh", "-c", "INSTALL_LABK_SKIP_START=true sh /home/me/labk/install.sh server && systemctl is-enabled labk && ! systemctl is-active labk && systemctl start labk")
 	if r.Code != 0 || r.Stdout != "enabled\ninactive\n" {
 		t.Fatalf("code %d\n%s%s", r.Code, r.Stdout, r.Stderr)
@@ -244,7 +244,7 @@ func TestFromCheckout(t *testing.T) {
 
 // A newer program over a labk that is stopped is an upgrade, too: there is a copy of the datastore to go back to.
 func testStopped(t *testing.T, c *cluster.Cluster) {
-	const copies = "ls /srv/labk/server/db | grep ^before- || true"
+	const copies = "ls /var/lib/labk/mine/server/db | grep ^before- || true"
 	n := c.Server
 	n.Systemctl(t, "stop", "labk")
 	putScript(t, n)
@@ -256,7 +256,7 @@ func testStopped(t *testing.T, c *cluster.Cluster) {
 	if out := n.Sh(t, copies+"; labk version; systemctl is-active labk || true"); !strings.HasPrefix(out, "before-") || !strings.Contains(out, "+labk2 ") || !strings.HasSuffix(out, "\ninactive") {
 		t.Errorf("then there is\n%s", out)
 	}
-	n.Sh(t, "mv -f /usr/local/bin/.labk.previous /usr/local/bin/labk && rm /srv/labk/server/db/before-*")
+	n.Sh(t, "mv -f /usr/local/bin/.labk.previous /usr/local/bin/labk && rm /var/lib/labk/mine/server/db/before-*")
 	installed(t, n, next)
 	if out := n.Sh(t, copies+"; labk version"); !strings.HasPrefix(out, "before-") || !strings.Contains(out, "+labk2 ") {
 		t.Errorf("then there is\n%s", out)
