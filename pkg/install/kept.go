@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 
+	"github.com/labk/labk/pkg/digest"
 	"github.com/labk/labk/pkg/paths"
 )
 
@@ -44,7 +45,7 @@ func keep(path string, files []string) error {
 		if err != nil {
 			return fmt.Errorf("noting what is kept: %w", err)
 		}
-		k = append(k, File{Path: file, SHA256: Sum(data)})
+		k = append(k, File{Path: file, SHA256: digest.Of(data)})
 	}
 	if len(k) == 0 {
 		return nil
@@ -62,7 +63,7 @@ func keep(path string, files []string) error {
 // Files are the paths of those that are as they were.
 func (k Kept) Files() (all []string) {
 	for _, f := range k {
-		if data, err := os.ReadFile(f.Path); err == nil && Sum(data) == f.SHA256 {
+		if data, err := os.ReadFile(f.Path); err == nil && digest.Of(data) == f.SHA256 {
 			all = append(all, f.Path)
 		}
 	}

@@ -3,8 +3,6 @@
 package install
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -48,12 +46,6 @@ type File struct {
 	Path string `json:"path"`
 	// SHA256 is of the content, in hexadecimal.
 	SHA256 string `json:"sha256"`
-}
-
-// Sum is File.SHA256 of the content.
-func Sum(content []byte) string {
-	sum := sha256.Sum256(content)
-	return hex.EncodeToString(sum[:])
 }
 
 // Rule is a change of the PC's firewall: the command that made it and the one that takes it back.

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/labk/labk/pkg/config"
+	"github.com/labk/labk/pkg/digest"
 	"github.com/labk/labk/pkg/install"
 	"github.com/labk/labk/pkg/paths"
 	"github.com/labk/labk/pkg/process"
@@ -138,7 +139,7 @@ func (s *site) findUnits() {
 				continue
 			}
 			u.text, u.gone = string(text), errors.Is(err, fs.ErrNotExist)
-			u.edited = noted && err == nil && sum != install.Sum(text)
+			u.edited = noted && err == nil && sum != digest.Of(text)
 			if noted || strings.Contains(u.text, "labk ") {
 				s.units = append(s.units, u)
 			}
