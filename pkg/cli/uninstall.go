@@ -17,7 +17,7 @@ func uninstallCommand() *cli.Command {
 			&cli.BoolFlag{Name: "keep-data", Usage: "Keep the data folder and the configuration: a later installation goes on with the same cluster."},
 			&cli.BoolFlag{Name: "yes", Aliases: []string{"y"}, Usage: "Do it; needed on a terminal only."},
 			&cli.BoolFlag{Name: "force", Usage: "Also end a labk that was started by hand."},
-			&cli.StringFlag{Name: "data-dir", Usage: "Data `FOLDER`, if not that of the configuration. [$LABK_DATA_DIR]", EnvVars: []string{"LABK_DATA_DIR"}},
+			&cli.StringFlag{Name: "data-dir", Usage: "Data `FOLDER`, if not that of the configuration.", EnvVars: []string{"LABK_DATA_DIR"}},
 		},
 		Action: func(c *cli.Context) error {
 			if err := noArguments(c); err != nil {
