@@ -47,7 +47,8 @@ func Merge(text []byte, settings []Setting) ([]byte, error) {
 	}
 	if len(doc.Content) == 0 || doc.Content[0].Tag == "!!null" {
 		// Nothing but comments, perhaps: yaml does not keep those of an empty document.
-		return append(text, encodeAll(settings)...), nil
+		added, err := encodeAll(settings)
+		return append(text, added...), err
 	}
 	top := doc.Content[0]
 	if top.Kind != yaml.MappingNode {
@@ -55,65 +56,74 @@ func Merge(text []byte, settings []Setting) ([]byte, error) {
 	}
 	changed := false
 	for _, s := range settings {
-		changed = s.putInto(top) || changed
+		did, err := s.putInto(top)
+		if err != nil {
+			return nil, err
+		}
+		changed = did || changed
 	}
 	if !changed {
 		return text, nil
 	}
-	return encode(&doc), nil
+	return encode(&doc)
 }
 
 // putInto changes the mapping; it tells whether it did.
-func (s Setting) putInto(top *yaml.Node) bool {
-	value := s.node()
+func (s Setting) putInto(top *yaml.Node) (bool, error) {
+	value := &yaml.Node{}
+	if err := value.Encode(s.Value); err != nil {
+		return false, fmt.Errorf("write %s into config.yaml: %w", s.Name, err)
+	}
 	for i := 0; i < len(top.Content); i += 2 {
 		if top.Content[i].Value != s.Name {
 			continue
 		}
 		old := top.Content[i+1]
+		was, err := encode(old)
+		if err != nil {
+			return false, err
+		}
+		is, err := encode(value)
+		if err != nil {
+			return false, err
+		}
 		switch {
 		case s.Value == nil:
 			top.Content = slices.Delete(top.Content, i, i+2)
-		case string(encode(old)) == string(encode(value)):
-			return false
+		case bytes.Equal(was, is):
+			return false, nil
 		default:
 			value.LineComment, value.HeadComment, value.FootComment = old.LineComment, old.HeadComment, old.FootComment
 			top.Content[i+1] = value
 		}
-		return true
+		return true, nil
 	}
 	if s.Value == nil {
-		return false
+		return false, nil
 	}
 	top.Content = append(top.Content, &yaml.Node{Kind: yaml.ScalarNode, Value: s.Name}, value)
-	return true
+	return true, nil
 }
 
-func (s Setting) node() *yaml.Node {
-	n := &yaml.Node{}
-	if err := n.Encode(s.Value); err != nil {
-		panic(fmt.Sprintf("%s has a value of no kind that options have: %v", s.Name, err))
-	}
-	return n
-}
-
-func encodeAll(settings []Setting) []byte {
+func encodeAll(settings []Setting) ([]byte, error) {
 	top := &yaml.Node{Kind: yaml.MappingNode}
 	for _, s := range settings {
-		s.putInto(top)
+		if _, err := s.putInto(top); err != nil {
+			return nil, err
+		}
 	}
 	if len(top.Content) == 0 {
-		return nil
+		return nil, nil
 	}
 	return encode(top)
 }
 
-func encode(n *yaml.Node) []byte {
+func encode(n *yaml.Node) ([]byte, error) {
 	var out bytes.Buffer
 	e := yaml.NewEncoder(&out)
 	e.SetIndent(2)
 	if err := e.Encode(n); err != nil {
-		panic(fmt.Sprintf("a configuration that was read cannot be written: %v", err))
+		return nil, fmt.Errorf("write config.yaml: %w", err)
 	}
-	return out.Bytes()
+	return out.Bytes(), nil
 }

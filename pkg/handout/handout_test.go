@@ -114,6 +114,18 @@ func hold(t *testing.T, s *served, n int) (release func()) {
 	return func() { cancel(); all.Wait() }
 }
 
+// eventually waits for a condition, for a minute at most.
+func eventually(t *testing.T, what string, holds func() bool) {
+	t.Helper()
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for end := time.Now().Add(time.Minute); !holds(); <-tick.C {
+		if time.Now().After(end) {
+			t.Fatalf("waited in vain: %s", what)
+		}
+	}
+}
+
 // A download waits for its turn, and gets it as soon as another PC has gone.
 func TestTurns(t *testing.T) {
 	s := serve(t, t.Context(), 64<<20, false) // more than any buffer between takes
@@ -129,9 +141,7 @@ func TestTurns(t *testing.T) {
 		body, _ := io.ReadAll(r.Body)
 		got <- body
 	}()
-	for len(s.h.queue) <= sending { // until it has come
-		time.Sleep(time.Millisecond)
-	}
+	eventually(t, "the last download comes", func() bool { return len(s.h.queue) > sending })
 	if n := len(s.h.turns); n != sending {
 		t.Errorf("%d are sent at once, want %d", n, sending)
 	}
@@ -166,9 +176,7 @@ func TestStopEndsDownloads(t *testing.T) {
 			}
 			defer r.Body.Close()
 			stop()
-			for len(s.h.queue) > 0 { // for as long as the handler sends
-				time.Sleep(time.Millisecond)
-			}
+			eventually(t, "the handler ends", func() bool { return len(s.h.queue) == 0 })
 			if n, err := io.Copy(io.Discard, r.Body); err == nil {
 				t.Errorf("the download was not cut off: %d of %d bytes", n, len(s.program))
 			}
