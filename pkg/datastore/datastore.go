@@ -4,7 +4,6 @@ package datastore
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -13,6 +12,8 @@ import (
 
 	"github.com/k3s-io/kine/pkg/drivers/generic"
 	"github.com/k3s-io/kine/pkg/endpoint"
+
+	"github.com/labk/labk/pkg/datastore/sqlite"
 )
 
 // The DSN of the SQLite file. FULL puts every acknowledged write on the disk, so that a power cut loses none; readers and the
@@ -50,7 +51,7 @@ func (s *Store) Endpoint() string { return "unix://" + s.opts.Socket }
 func (s *Store) Start(ctx context.Context) error {
 	url := s.opts.Endpoint
 	if url == "" {
-		if err := checkSQLite(ctx, s.opts.Database); err != nil {
+		if err := sqlite.Check(ctx, s.opts.Database); err != nil {
 			return err
 		}
 		if err := os.MkdirAll(filepath.Dir(s.opts.Database), 0o700); err != nil {
@@ -103,27 +104,9 @@ func (s *Store) Stop(ctx context.Context) error {
 	case <-done:
 	case <-time.After(closing):
 		if s.opts.Endpoint == "" {
-			_ = emptyLog(ctx, s.opts.Database) // the next start does it, or the one after a power cut
+			_ = sqlite.EmptyLog(ctx, s.opts.Database) // the next start does it, or the one after a power cut
 		}
 	case <-ctx.Done():
-	}
-	return nil
-}
-
-// emptyLog moves what is in SQLite's log into the file, or says that not all of it could be.
-func emptyLog(ctx context.Context, database string) error {
-	db, err := open(database, "?mode=rw&_pragma=busy_timeout(500)")
-	if err != nil {
-		return err
-	}
-	defer db.Close()
-	// Of three figures the first says whether somebody was in the way (sqlite.org/pragma.html#pragma_wal_checkpoint).
-	var busy, pages, moved int
-	if err := db.QueryRowContext(ctx, "PRAGMA wal_checkpoint(TRUNCATE)").Scan(&busy, &pages, &moved); err != nil {
-		return err
-	}
-	if busy != 0 {
-		return errors.New("the datastore's log is in use")
 	}
 	return nil
 }

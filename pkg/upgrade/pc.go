@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"github.com/labk/labk/pkg/config"
-	"github.com/labk/labk/pkg/datastore"
+	"github.com/labk/labk/pkg/datastore/sqlite"
 	"github.com/labk/labk/pkg/digest"
 	"github.com/labk/labk/pkg/lockfile"
 	"github.com/labk/labk/pkg/paths"
@@ -195,11 +195,11 @@ func (u *upgrade) copies() bool {
 
 func (u *upgrade) copy(ctx context.Context) error {
 	to := u.data.Before(u.next.Text)
-	if err := datastore.Copy(ctx, u.data.Database(), to); err != nil {
+	if err := sqlite.Copy(ctx, u.data.Database(), to); err != nil {
 		return err
 	}
 	u.Say("a copy of the datastore is in %s", to)
-	return datastore.KeepNewest(u.data.Before("*"), copiesKept)
+	return sqlite.KeepNewest(u.data.Before("*"), copiesKept)
 }
 
 // restore is Replacement's: the caller's and the data folder's, whatever becomes of the former.
@@ -224,7 +224,7 @@ func (u *upgrade) restoreData(ctx context.Context) error {
 	}
 	if u.copies() && u.otherMinor(noted) {
 		from, aside := u.data.Before(u.next.Text), u.data.Failed(u.next.Text)
-		if err := datastore.Restore(ctx, from, u.data.Database(), aside); err != nil {
+		if err := sqlite.Restore(ctx, from, u.data.Database(), aside); err != nil {
 			return err
 		}
 		u.Say("the datastore is that of before the upgrade again; what %s made of it is in %s", noted, aside)

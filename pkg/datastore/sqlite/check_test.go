@@ -1,4 +1,4 @@
-package datastore
+package sqlite
 
 import (
 	"database/sql"
@@ -49,7 +49,7 @@ func TestCheckSQLite(t *testing.T) {
 			tc.damage(t, path)
 			before, _ := os.ReadFile(path)
 			files, _ := os.ReadDir(filepath.Dir(path))
-			err := checkSQLite(t.Context(), path)
+			err := Check(t.Context(), path)
 			var damaged *DamagedError
 			if errors.As(err, &damaged) != tc.damaged || (err != nil) != tc.damaged {
 				t.Errorf("got %v", err)

@@ -1,4 +1,4 @@
-package datastore
+package sqlite
 
 import (
 	"context"
@@ -188,7 +188,7 @@ func last(t *testing.T, path string) int64 {
 	return n
 }
 
-// After emptyLog the file alone has everything, though somebody has it open still.
+// After EmptyLog the file alone has everything, though somebody has it open still.
 func TestEmptyLog(t *testing.T) {
 	path := makeDatabase(t)
 	db, err := sql.Open("sqlite", "file:"+path+"?_pragma=journal_mode(WAL)&_pragma=wal_autocheckpoint(0)")
@@ -206,7 +206,7 @@ func TestEmptyLog(t *testing.T) {
 	if n := alone(); n != 2000 {
 		t.Fatalf("the file alone ends at %d before", n)
 	}
-	must(t, emptyLog(t.Context(), path))
+	must(t, EmptyLog(t.Context(), path))
 	if n := alone(); n != 2001 {
 		t.Errorf("the file alone ends at %d", n)
 	}

@@ -1,4 +1,5 @@
-package datastore
+// Package sqlite keeps the datastore in one file of SQLite.
+package sqlite
 
 import (
 	"context"
@@ -22,8 +23,8 @@ func (e *DamagedError) Error() string {
 		e.Path, e.Detail, strings.TrimSuffix(e.Path, "/state.db"), strings.TrimSuffix(e.Path, "/state.db"))
 }
 
-// checkSQLite runs SQLite's quick_check over the file, if there is one, without writing to it.
-func checkSQLite(ctx context.Context, path string) error {
+// Check runs SQLite's quick_check over the file, if there is one, without writing to it.
+func Check(ctx context.Context, path string) error {
 	info, err := os.Stat(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):

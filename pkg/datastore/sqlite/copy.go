@@ -1,4 +1,4 @@
-package datastore
+package sqlite
 
 import (
 	"cmp"
@@ -86,9 +86,9 @@ func hasLog(database string) bool {
 	return err == nil && info.Size() > 0
 }
 
-// checkCopy is checkSQLite of a copy: what a person does about a damaged one is something else.
+// checkCopy is Check of a copy: what a person does about a damaged one is something else.
 func checkCopy(ctx context.Context, path string) error {
-	err := checkSQLite(ctx, path)
+	err := Check(ctx, path)
 	var damaged *DamagedError
 	if errors.As(err, &damaged) {
 		return fmt.Errorf("the copy is damaged (%s)", damaged.Detail)
@@ -157,7 +157,7 @@ func restore(ctx context.Context, from, database, aside string) error {
 		return errors.Join(err, removeDatabase(part))
 	}
 	// The log belongs to the file that goes: SQLite would apply it to the one that comes. What cannot be brought from it into that file, of a damaged one or on a full disk, is set aside with it.
-	inFile := emptyLog(ctx, database) == nil
+	inFile := EmptyLog(ctx, database) == nil
 	err := removeDatabase(aside)
 	if !inFile && hasLog(database) && err == nil {
 		err = os.Rename(database+"-wal", aside+"-wal")
@@ -221,6 +221,24 @@ func removeDatabase(path string) error {
 func removeIfThere(path string) error {
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
+	}
+	return nil
+}
+
+// EmptyLog moves what is in SQLite's log into the file, or says that not all of it could be.
+func EmptyLog(ctx context.Context, database string) error {
+	db, err := open(database, "?mode=rw&_pragma=busy_timeout(500)")
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	// Of three figures the first says whether somebody was in the way (sqlite.org/pragma.html#pragma_wal_checkpoint).
+	var busy, pages, moved int
+	if err := db.QueryRowContext(ctx, "PRAGMA wal_checkpoint(TRUNCATE)").Scan(&busy, &pages, &moved); err != nil {
+		return err
+	}
+	if busy != 0 {
+		return errors.New("the datastore's log is in use")
 	}
 	return nil
 }
