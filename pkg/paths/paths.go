@@ -49,6 +49,22 @@ func (d Data) Database() string             { return d.join("server", "db", "sta
 func (d Data) Before(version string) string { return d.join("server", "db", "before-"+version+".db") }
 func (d Data) Failed(version string) string { return d.join("server", "db", "failed-"+version+".db") }
 
+// Server is the folder of all that only a server has.
+func (d Data) Server() string { return d.join("server") }
+
+// Snapshots is where snapshots lie if nobody says otherwise, Copies where a node keeps those of its server.
+func (d Data) Snapshots() string { return d.join("server", "snapshots") }
+func (d Data) Copies() string    { return d.join("agent", "snapshots") }
+
+// RestoreMaking is a restore that is being made ready, Restore one that is ready and takes its place at the next start, whatever happens meanwhile. Restored tells of the last one.
+func (d Data) RestoreMaking() string { return d.join("server", "restore.new") }
+func (d Data) Restore() string       { return d.join("server", "restore") }
+func (d Data) Restored() string      { return d.join("server", "restored.json") }
+
+// DatabaseFolder is where SQLite's file lies, EtcdFolder that of a member of etcd: at most one of them is the datastore.
+func (d Data) DatabaseFolder() string { return filepath.Dir(d.Database()) }
+func (d Data) EtcdFolder() string     { return d.join("server", "etcd") }
+
 // ServerTLS is the folder of CAs, leaves and service-account keys.
 func (d Data) ServerTLS() string { return d.join("server", "tls") }
 
