@@ -2,7 +2,6 @@ package snapshot
 
 import (
 	"context"
-	"fmt"
 	"sync"
 	"time"
 
@@ -240,19 +239,4 @@ func (p *planner) done(wall, real time.Time, good bool) {
 // overdue tells that none could be made for a long time.
 func (p *planner) overdue(real time.Time) bool {
 	return !p.since.IsZero() && real.Sub(p.since) > late
-}
-
-// ParseSchedule reads a schedule as cron writes them, in the local time, or such as "@every 6h". "off" and nothing are none: nil.
-func ParseSchedule(text string) (cron.Schedule, error) {
-	if text == "" || text == "off" {
-		return nil, nil
-	}
-	s, err := cron.ParseStandard(text)
-	if err != nil {
-		return nil, err
-	}
-	if s.Next(time.Now()).IsZero() {
-		return nil, fmt.Errorf("%q is on no day of any year", text)
-	}
-	return s, nil
 }

@@ -12,7 +12,6 @@ import (
 	"strings"
 	"time"
 
-	clientv3 "go.etcd.io/etcd/client/v3"
 	"golang.org/x/sys/unix"
 
 	"github.com/labk/labk/pkg/datastore/dump"
@@ -29,9 +28,9 @@ type Source struct {
 	// Secret is the token's, Files what is needed beside the datastore.
 	Secret string
 	Files  []File
-	// Client is one of the datastore, TTL tells what its leases mean.
-	Client *clientv3.Client
-	TTL    dump.TTL
+	// Dump writes all that the datastore holds into a file, Size tells about how many bytes that are at most.
+	Dump func(ctx context.Context, w io.Writer) (dump.Info, error)
+	Size func() int64
 }
 
 // reserve is what a snapshot leaves free on a disk: a datastore that can't write is worse than no snapshot.
@@ -102,10 +101,8 @@ func (s Source) freeName(name string) string {
 
 // dump reads the datastore into a file without a name: how large it is must be known before.
 func (s Source) dump(ctx context.Context) (file *os.File, size int64, info dump.Info, err error) {
-	if status, err := s.Client.Status(ctx, s.Client.Endpoints()[0]); err == nil { // some datastores don't tell
-		if err := checkSpace(s.Scratch, status.DbSize); err != nil {
-			return nil, 0, dump.Info{}, err
-		}
+	if err := checkSpace(s.Scratch, s.Size()); err != nil {
+		return nil, 0, dump.Info{}, err
 	}
 	file, err = os.CreateTemp(s.Scratch, ".dump-*")
 	if err != nil {
@@ -113,7 +110,7 @@ func (s Source) dump(ctx context.Context) (file *os.File, size int64, info dump.
 	}
 	err = os.Remove(file.Name())
 	if err == nil {
-		info, err = dump.From(ctx, s.Client, s.TTL, file)
+		info, err = s.Dump(ctx, file)
 	}
 	if err == nil {
 		size, err = file.Seek(0, io.SeekEnd)
