@@ -125,7 +125,7 @@ func (s *server) addControlPlane(g *lifecycle.Group, node net.IP) (*controlplane
 		advertise = net.ParseIP(s.cfg.AdvertiseAddress)
 	}
 	controlplane.Prepare()
-	store := datastore.New(datastore.Options{Socket: paths.KineSocket, Database: s.data.Database(), Endpoint: s.cfg.DatastoreEndpoint})
+	store := datastore.New(datastore.Options{Socket: paths.KineSocket, Database: s.data.Database(), Endpoint: s.cfg.DatastoreEndpoint, Say: s.say})
 	options := controlplane.Options{Config: s.cfg, Data: s.data, Credentials: s.id.credentials, Datastore: store.Endpoint(), Advertise: advertise,
 		OpenPrefix: handout.Prefix, Open: func(ctx context.Context) http.Handler { return handout.New(ctx, labk.InstallScript) }}
 	api, err := controlplane.NewAPIServer(options)
