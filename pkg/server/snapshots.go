@@ -2,13 +2,16 @@ package server
 
 import (
 	"context"
+	"crypto/x509"
 	"encoding/json"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io/fs"
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -21,6 +24,7 @@ import (
 	"github.com/labk/labk/pkg/health"
 	"github.com/labk/labk/pkg/join"
 	"github.com/labk/labk/pkg/lifecycle"
+	"github.com/labk/labk/pkg/paths"
 	"github.com/labk/labk/pkg/pki"
 	"github.com/labk/labk/pkg/version"
 )
@@ -49,7 +53,9 @@ func (s *server) newSnapshots(store *datastore.Store) (*snapshots, error) {
 		return source.Save(ctx, reason, prefix, now)
 	}
 	if !s.cfg.DisableSnapshotCopy {
-		o.Copy = func(ctx context.Context, newest snapshot.Found) error { return all.copies.See(ctx, newest.Name, newest.File) }
+		o.Copy = func(ctx context.Context, newest snapshot.Found) error {
+			return all.copies.See(ctx, newest.Name, newest.File)
+		}
 	}
 	all.keeper = snapshot.NewKeeper(o)
 	return all, nil
@@ -121,6 +127,16 @@ func unusual(c *config.Config) map[string]string {
 		}
 	}
 	return out
+}
+
+// beside puts the handing out of snapshots to nodes in front of what the server hands out to everybody.
+func (a *snapshots) beside(open func(context.Context) http.Handler) func(context.Context) http.Handler {
+	return func(ctx context.Context) http.Handler {
+		mux := http.NewServeMux()
+		mux.Handle("/", open(ctx))
+		mux.Handle("GET "+replica.Prefix, a.copies)
+		return mux
+	}
 }
 
 // report tells how snapshots stand.
@@ -241,4 +257,34 @@ func (s *server) mend(ctx context.Context, cause error) error {
 		return s.applyRestore(ctx)
 	}
 	return fmt.Errorf("and no snapshot can take its place: %w", errors.Join(bad...))
+}
+
+// Clusters are the hashes of the server CAs that the cluster in a data folder has and has had, the present one first; none if there is no cluster.
+func Clusters(data paths.Data) (hashes []string, err error) {
+	store := pki.NewStore(data.ServerTLS(), time.Now)
+	for _, file := range []string{store.Authority(pki.ServerCA).Cert, store.Trust(pki.ServerCA)} {
+		text, err := os.ReadFile(file)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("look which cluster this is: %w", err)
+		}
+		for block, rest := pem.Decode(text); block != nil; block, rest = pem.Decode(rest) {
+			cert, err := x509.ParseCertificate(block.Bytes)
+			if err != nil {
+				return nil, fmt.Errorf("look which cluster this is: %s: %w", file, err)
+			}
+			if hash := join.CAHash(cert); !slices.Contains(hashes, hash) {
+				hashes = append(hashes, hash)
+			}
+		}
+	}
+	return hashes, nil
+}
+
+// replaced tells that this PC has taken the place of the cluster's server, and its own node is not yet known to be this PC.
+func (s *server) replaced() bool {
+	plan, err := snapshot.LastRestore(s.data)
+	return err == nil && plan != nil && plan.Fresh
 }
