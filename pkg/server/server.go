@@ -119,7 +119,7 @@ func (s *server) assemble(ctx context.Context, g *lifecycle.Group, control *http
 	}
 	g.Add(lifecycle.NewStep("components", s.applyComponents), "rights")
 	g.Add(lifecycle.NewStep("tokens", s.renewTokens), "rights")
-	return status.Add(g, control, status.Options{Host: o.Host, Live: live, Found: found, Client: s.client})
+	return status.Add(g, control, status.Options{Host: o.Host, Live: live, Found: found, Client: s.client, Snapshots: snapshots.status})
 }
 
 // addControlPlane adds what a cluster has once.

@@ -26,6 +26,7 @@ import (
 	"github.com/labk/labk/pkg/lifecycle"
 	"github.com/labk/labk/pkg/paths"
 	"github.com/labk/labk/pkg/pki"
+	"github.com/labk/labk/pkg/status"
 	"github.com/labk/labk/pkg/version"
 )
 
@@ -144,6 +145,19 @@ func (a *snapshots) report() snapshot.Report {
 	r := snapshot.Report{State: a.keeper.State(), Folder: a.folder}
 	r.Holder, r.Copied = a.copies.Holder()
 	return r
+}
+
+// status is what labk status says.
+func (a *snapshots) status() *status.Snapshots {
+	r := a.report()
+	out := &status.Snapshots{Next: r.Next, Folder: string(r.Folder)}
+	if r.Newest != nil {
+		out.Newest, out.Created, out.Objects = r.Newest.Name, r.Newest.Created, r.Newest.Objects
+	}
+	if r.Copied == out.Newest {
+		out.Holder = r.Holder
+	}
+	return out
 }
 
 // live is what health wants to know.
