@@ -44,7 +44,8 @@ type Keeper struct {
 	KeeperOptions
 	now func() time.Time
 
-	saving sync.Mutex // held while one is made
+	saving sync.Mutex    // held while one is made
+	made   chan struct{} // has room for the news that there is another: its copy need not wait
 
 	mu    sync.Mutex
 	state State
@@ -67,7 +68,7 @@ type State struct {
 // NewKeeper returns the component "snapshots".
 func NewKeeper(o KeeperOptions) *Keeper {
 	// Without the reading of the clock that never jumps: what is compared is what stands on the wall.
-	k := &Keeper{KeeperOptions: o, now: func() time.Time { return time.Now().Round(0) }}
+	k := &Keeper{KeeperOptions: o, now: func() time.Time { return time.Now().Round(0) }, made: make(chan struct{}, 1)}
 	if k.Settle == 0 {
 		k.Settle = settle
 	}
@@ -108,6 +109,10 @@ func (k *Keeper) Make(ctx context.Context, reason Reason, prefix string) (Found,
 			s.Newest = &found
 		}
 	})
+	select {
+	case k.made <- struct{}{}:
+	default:
+	}
 	return found, err
 }
 
@@ -122,16 +127,18 @@ func (k *Keeper) run(ctx context.Context) error {
 	for {
 		select {
 		case <-timer.C:
+			k.heed(ctx, plan)
+			timer.Reset(lookEvery)
+		case <-k.made:
 		case <-ctx.Done():
 			return nil
 		}
-		k.round(ctx, plan)
-		timer.Reset(lookEvery)
+		k.see(ctx)
 	}
 }
 
-// round does what is due.
-func (k *Keeper) round(ctx context.Context, plan *planner) {
+// heed makes a snapshot if one is due.
+func (k *Keeper) heed(ctx context.Context, plan *planner) {
 	if plan.due(k.now(), time.Now()) {
 		_, err := k.Make(ctx, Scheduled, string(Scheduled))
 		if ctx.Err() != nil {
@@ -142,10 +149,14 @@ func (k *Keeper) round(ctx context.Context, plan *planner) {
 		}
 		plan.done(k.now(), time.Now(), err == nil)
 	}
+	k.change(func(s *State) { s.Next, s.Overdue = plan.next(k.now()), plan.overdue(time.Now()) })
+}
+
+// see looks which is the newest, and to its copy.
+func (k *Keeper) see(ctx context.Context) {
 	if err := k.look(); err != nil {
 		k.Say("snapshots can't be looked at: %v", err)
 	}
-	k.change(func(s *State) { s.Next, s.Overdue = plan.next(k.now()), plan.overdue(time.Now()) })
 	newest := k.State().Newest
 	if k.Copy == nil || newest == nil {
 		return
