@@ -11,14 +11,18 @@ import (
 	"github.com/labk/labk/pkg/datastore/sqlite"
 )
 
-// newTestFace is the face of a new SQLite file.
-func newTestFace(t *testing.T) *face {
+// testFace is the face of a new store in SQLite's file.
+func testFace(t *testing.T) *face {
 	t.Helper()
 	store, err := sqlite.Open(t.Context(), sqlite.Options{Path: filepath.Join(t.TempDir(), "state.db")})
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { store.Close() })
+	t.Cleanup(func() {
+		if err := store.Close(); err != nil {
+			t.Error(err)
+		}
+	})
 	f := newFace(store, filepath.Join(t.TempDir(), "face", "etcd.sock"))
 	if err := f.start(t.Context()); err != nil {
 		t.Fatal(err)
@@ -27,7 +31,7 @@ func newTestFace(t *testing.T) *face {
 }
 
 func TestFace(t *testing.T) {
-	f := newTestFace(t)
+	f := testFace(t)
 	defer f.stop()
 	client, err := clientv3.New(clientv3.Config{Endpoints: []string{"unix://" + f.socket}})
 	if err != nil {
@@ -46,7 +50,7 @@ func TestFace(t *testing.T) {
 
 // A client that watches does not hold up the stop, and is told.
 func TestFaceStops(t *testing.T) {
-	f := newTestFace(t)
+	f := testFace(t)
 	client, err := clientv3.New(clientv3.Config{Endpoints: []string{"unix://" + f.socket}})
 	if err != nil {
 		t.Fatal(err)
