@@ -16,6 +16,7 @@ import (
 
 	"github.com/labk/labk/pkg/config"
 	"github.com/labk/labk/pkg/datastore/dump"
+	"github.com/labk/labk/pkg/health"
 	"github.com/labk/labk/pkg/paths"
 )
 
@@ -41,6 +42,7 @@ type Store struct {
 	engine engine
 	kind   string
 	asking *clientv3.Client // of Ping
+	away   error            // why it has not started yet
 }
 
 // engine is what keeps the data, or speaks to what does. Its methods are those of a lifecycle.Component.
@@ -56,7 +58,7 @@ func New(o Options) *Store {
 	if o.Say == nil {
 		o.Say = func(string, ...any) {}
 	}
-	return &Store{opts: o}
+	return &Store{opts: o, away: health.ErrStarting}
 }
 
 // Name implements lifecycle.Component.
@@ -181,14 +183,30 @@ func ttl(kind string, client *clientv3.Client) dump.TTL {
 // asked is a key that is there in no datastore but kine's, and in those always.
 const asked = "/registry/health"
 
-// Ping asks the datastore for something. It needs a store that has started.
+// Ping asks the datastore for something. While the one elsewhere is waited for at a start, the error is what keeps it away, and health.ErrStarting in the rest of that time.
 func (s *Store) Ping(ctx context.Context) error {
+	s.mu.Lock()
+	started, away := s.engine != nil, s.away
+	s.mu.Unlock()
+	if !started {
+		return away
+	}
 	client, err := s.pinger()
 	if err != nil {
 		return err
 	}
 	_, err = client.Get(ctx, asked)
 	return s.hide(err)
+}
+
+// Room is an error while the datastore takes no writes, for want of room. It needs a store that has started.
+func (s *Store) Room(context.Context) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if m, ok := s.engine.(member); ok {
+		return m.Room()
+	}
+	return nil
 }
 
 func (s *Store) pinger() (*clientv3.Client, error) {

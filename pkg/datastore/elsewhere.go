@@ -140,7 +140,11 @@ func (s *Store) reach(ctx context.Context) error {
 		case ctx.Err() != nil:
 			return fmt.Errorf("wait for the datastore at %s: %w", place, ctx.Err())
 		}
-		if text := reason(err); text != said {
+		text := reason(err)
+		s.mu.Lock()
+		s.away = errors.New(text)
+		s.mu.Unlock()
+		if text != said {
 			s.opts.Say("waiting for the datastore at %s: %s", place, text)
 			said = text
 		}

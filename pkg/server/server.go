@@ -102,7 +102,10 @@ func (s *server) assemble(ctx context.Context, g *lifecycle.Group, control *http
 		TrustedClients: s.id.credentials.TrustedClients, TrustedServers: s.id.credentials.TrustedServers,
 		Self: machine, Names: s.id.apiNames(), Addresses: s.id.apiAddresses(), Version: version.Version, Say: s.say,
 	}), "kube-apiserver") // it has all rights itself
-	live := &health.Live{API: agent.WhenReady(g, "kube-apiserver", s.ping)}
+	live := &health.Live{
+		API:       agent.WhenReady(g, "kube-apiserver", s.ping),
+		Datastore: s.store.Ping, Room: agent.WhenReady(g, "datastore", s.store.Room),
+	}
 	if !cfg.DisableAgent {
 		server, err := url.Parse(controlplane.URL(cfg))
 		if err != nil {
@@ -174,11 +177,15 @@ func (s *server) client() (kubernetes.Interface, error) {
 	return client, err
 }
 
-// ping asks the API server whether it is alive.
+// ping asks the API server whether it is alive. One whose database elsewhere is away is: a fresh start would not help it.
 func (s *server) ping(ctx context.Context) error {
 	client, err := s.client()
 	if err != nil {
 		return err
 	}
-	return client.Discovery().RESTClient().Get().AbsPath("/livez").Do(ctx).Error()
+	ask := client.Discovery().RESTClient().Get().AbsPath("/livez")
+	if s.cfg.DatastoreEndpoint != "" {
+		ask = ask.Param("exclude", "etcd")
+	}
+	return ask.Do(ctx).Error()
 }
