@@ -4,13 +4,16 @@ package server
 
 import (
 	"context"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/url"
 
+	"github.com/go-logr/logr"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
+	"k8s.io/klog/v2"
 
 	"github.com/labk/labk"
 	"github.com/labk/labk/pkg/agent"
@@ -61,6 +64,7 @@ type server struct {
 	data    paths.Data
 	id      *identity
 	payload *payload.Bundle
+	store   *datastore.Store
 	say     func(format string, args ...any)
 	// restart takes the reason for a fresh start.
 	restart chan string
@@ -101,7 +105,11 @@ func (s *server) assemble(ctx context.Context, g *lifecycle.Group, control *http
 		Self: machine, Names: s.id.apiNames(), Addresses: s.id.apiAddresses(), Version: version.Version, Say: s.say,
 		Replaced: s.replaced,
 	}), "kube-apiserver") // it has all rights itself
-	live := &health.Live{API: agent.WhenReady(g, "kube-apiserver", s.ping), Snapshots: snapshots.live}
+	live := &health.Live{
+		API:       agent.WhenReady(g, "kube-apiserver", s.ping),
+		Datastore: s.store.Ping, Room: agent.WhenReady(g, "datastore", s.store.Room),
+		Snapshots: snapshots.live,
+	}
 	if !cfg.DisableAgent {
 		server, err := url.Parse(controlplane.URL(cfg))
 		if err != nil {
@@ -129,12 +137,12 @@ func (s *server) addControlPlane(g *lifecycle.Group, node net.IP) (*controlplane
 		advertise = net.ParseIP(s.cfg.AdvertiseAddress)
 	}
 	controlplane.Prepare()
-	store := datastore.New(datastore.Options{Socket: paths.KineSocket, Database: s.data.Database(), Endpoint: s.cfg.DatastoreEndpoint, Say: s.say})
-	snapshots, err := s.newSnapshots(store)
+	s.store = datastore.New(datastore.Options{Config: s.cfg, Data: s.data, Socket: paths.KineSocket, Log: slog.New(logr.ToSlogHandler(klog.Background())), Say: s.say})
+	snapshots, err := s.newSnapshots(s.store)
 	if err != nil {
 		return nil, nil, err
 	}
-	options := controlplane.Options{Config: s.cfg, Data: s.data, Credentials: s.id.credentials, Datastore: store.Endpoint(), Advertise: advertise,
+	options := controlplane.Options{Config: s.cfg, Data: s.data, Credentials: s.id.credentials, Datastore: s.store.Endpoints(), DatastoreTLS: s.store.TLS(), Advertise: advertise,
 		OpenPrefix: handout.Prefix, Open: snapshots.beside(func(ctx context.Context) http.Handler { return handout.New(ctx, labk.InstallScript) })}
 	api, err := controlplane.NewAPIServer(options)
 	if err != nil {
@@ -151,7 +159,7 @@ func (s *server) addControlPlane(g *lifecycle.Group, node net.IP) (*controlplane
 	g.Add(lifecycle.NewStep("restore", s.applyRestore))
 	g.Add(lifecycle.NewStep("certificates", func(context.Context) error { return s.id.ensure() }), "restore")
 	g.Add(s.renewal(), "certificates")
-	g.Add(&mended{store, s}, "certificates")
+	g.Add(&mended{s.store, s}, "certificates")
 	g.Add(api, "certificates", "datastore")
 	g.Add(lifecycle.NewStep("rights", s.grantRights), "kube-apiserver")
 	g.Add(lifecycle.NewStep("readyz", func(ctx context.Context) error {
@@ -180,11 +188,15 @@ func (s *server) client() (kubernetes.Interface, error) {
 	return client, err
 }
 
-// ping asks the API server whether it is alive.
+// ping asks the API server whether it is alive. One whose database elsewhere is away is: a fresh start would not help it.
 func (s *server) ping(ctx context.Context) error {
 	client, err := s.client()
 	if err != nil {
 		return err
 	}
-	return client.Discovery().RESTClient().Get().AbsPath("/livez").Do(ctx).Error()
+	ask := client.Discovery().RESTClient().Get().AbsPath("/livez")
+	if s.cfg.DatastoreEndpoint != "" {
+		ask = ask.Param("exclude", "etcd")
+	}
+	return ask.Do(ctx).Error()
 }

@@ -85,7 +85,7 @@ func (s *server) snapshotSource(store *datastore.Store) (snapshot.Source, error)
 			Cluster: join.CAHash(ca.Certificate()), Node: s.cfg.NodeName, Version: version.Version, Datastore: store.Kind(), Options: unusual(s.cfg),
 		},
 		Secret: s.id.token.Bootstrap(), Files: files, Dump: store.Dump,
-		Size: func() int64 { return health.DatabaseSize(s.data) },
+		Size: func() int64 { _, bytes := health.Database(s.data); return bytes },
 	}, nil
 }
 

@@ -268,6 +268,13 @@ func (p *Plan) aside(dir string) string { return dir + "." + p.Stamp }
 func (p *Plan) exchange(data paths.Data) error {
 	staged := filepath.Join(data.Restore(), stageDB, filepath.Base(data.Database()))
 	if _, err := os.Lstat(staged); err == nil {
+		// A migration that was not finished has its beginning in what is set aside now; its end is not wanted any more.
+		if err := os.Remove(data.Moving()); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		if err := errors.Join(paths.SyncDir(data.Server()), os.RemoveAll(data.Next())); err != nil {
+			return err
+		}
 		// SQLite's log goes with its file; copies from before upgrades stay where they are looked for.
 		old, err := filepath.Glob(data.Database() + "*")
 		if err != nil {
@@ -278,8 +285,8 @@ func (p *Plan) exchange(data paths.Data) error {
 				return err
 			}
 		}
-		if _, err := os.Lstat(data.EtcdFolder()); err == nil {
-			if err := move(data.EtcdFolder(), p.aside(data.EtcdFolder())); err != nil {
+		if _, err := os.Lstat(data.Etcd()); err == nil {
+			if err := move(data.Etcd(), p.aside(data.Etcd())); err != nil {
 				return err
 			}
 		}
@@ -287,7 +294,7 @@ func (p *Plan) exchange(data paths.Data) error {
 			return err
 		}
 	}
-	for _, dir := range []string{data.DatabaseFolder(), data.EtcdFolder()} {
+	for _, dir := range []string{data.DatabaseFolder(), data.Etcd()} {
 		if _, err := os.Lstat(p.aside(dir)); err == nil {
 			p.Aside = p.aside(dir)
 		}
