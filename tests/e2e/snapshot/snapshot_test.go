@@ -33,7 +33,8 @@ const (
 // TestSnapshot is one story: each part begins with what the one before has left.
 func TestSnapshot(t *testing.T) {
 	c := cluster.Start(t, cluster.Options{Agents: 1, Hosts: 3})
-	s := &story{Cluster: c, agent: c.Agents[0], token: c.Token(t), serverName: c.Host.Name()}
+	s := &story{Cluster: c, agent: c.Agents[0], fresh: c.Agent(t, 3, nil), token: c.Token(t), serverName: c.Host.Name()}
+	s.fresh.Role, c.Agents = cluster.ServerRole, c.Agents[:1]
 	_ = t.Run("save, and a copy on the agent", s.save) &&
 		t.Run("the server is lost", s.loseServer) &&
 		t.Run("go back while labk runs", s.goBack) &&
@@ -44,6 +45,7 @@ func TestSnapshot(t *testing.T) {
 type story struct {
 	*cluster.Cluster
 	agent             *cluster.Node
+	fresh             *cluster.Node // the PC that takes the server's place
 	token, serverName string
 
 	saved     snapshot.Found
@@ -146,8 +148,7 @@ func (s *story) loseServer(t *testing.T) {
 	if err := s.Host.SetAddr(t.Context(), netip.MustParseAddr("10.77.0.99")); err != nil { // the lab gives each to one host only
 		t.Fatal(err)
 	}
-	fresh := s.Cluster.Agent(t, 3, nil)
-	fresh.Role = cluster.ServerRole
+	fresh := s.fresh
 	if err := fresh.Host.SetAddr(t.Context(), address); err != nil {
 		t.Fatal(err)
 	}
