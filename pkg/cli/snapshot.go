@@ -22,8 +22,8 @@ import (
 	"github.com/labk/labk/pkg/datastore/sqlite"
 	"github.com/labk/labk/pkg/join"
 	"github.com/labk/labk/pkg/paths"
+	"github.com/labk/labk/pkg/pki"
 	"github.com/labk/labk/pkg/process"
-	"github.com/labk/labk/pkg/server"
 	"github.com/labk/labk/pkg/version"
 )
 
@@ -215,7 +215,7 @@ func restoreSnapshot(c *cli.Context, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
-	clusters, err := server.Clusters(s.data)
+	clusters, err := join.CAHashes(pki.NewStore(s.data.ServerTLS(), time.Now).Files(pki.ServerCA)...)
 	if err != nil {
 		return err
 	}

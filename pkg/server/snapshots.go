@@ -2,16 +2,13 @@ package server
 
 import (
 	"context"
-	"crypto/x509"
 	"encoding/json"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"io/fs"
 	"net/http"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"time"
 
@@ -24,7 +21,6 @@ import (
 	"github.com/labk/labk/pkg/health"
 	"github.com/labk/labk/pkg/join"
 	"github.com/labk/labk/pkg/lifecycle"
-	"github.com/labk/labk/pkg/paths"
 	"github.com/labk/labk/pkg/pki"
 	"github.com/labk/labk/pkg/status"
 	"github.com/labk/labk/pkg/version"
@@ -250,7 +246,7 @@ func (s *server) mend(ctx context.Context, cause error) error {
 	if len(all) == 0 {
 		return fmt.Errorf("there is no snapshot in %s that could take its place", snapshotFolder(s.cfg))
 	}
-	clusters, err := Clusters(s.data)
+	clusters, err := join.CAHashes(pki.NewStore(s.data.ServerTLS(), time.Now).Files(pki.ServerCA)...)
 	if err != nil {
 		return err
 	}
@@ -271,30 +267,6 @@ func (s *server) mend(ctx context.Context, cause error) error {
 		return s.applyRestore(ctx)
 	}
 	return fmt.Errorf("and no snapshot can take its place: %w", errors.Join(bad...))
-}
-
-// Clusters are the hashes of the server CAs that the cluster in a data folder has and has had, the present one first; none if there is no cluster.
-func Clusters(data paths.Data) (hashes []string, err error) {
-	store := pki.NewStore(data.ServerTLS(), time.Now)
-	for _, file := range []string{store.Authority(pki.ServerCA).Cert, store.Trust(pki.ServerCA)} {
-		text, err := os.ReadFile(file)
-		if errors.Is(err, fs.ErrNotExist) {
-			continue
-		}
-		if err != nil {
-			return nil, fmt.Errorf("look which cluster this is: %w", err)
-		}
-		for block, rest := pem.Decode(text); block != nil; block, rest = pem.Decode(rest) {
-			cert, err := x509.ParseCertificate(block.Bytes)
-			if err != nil {
-				return nil, fmt.Errorf("look which cluster this is: %s: %w", file, err)
-			}
-			if hash := join.CAHash(cert); !slices.Contains(hashes, hash) {
-				hashes = append(hashes, hash)
-			}
-		}
-	}
-	return hashes, nil
 }
 
 // replaced tells that this PC has taken the place of the cluster's server, and its own node is not yet known to be this PC.

@@ -144,7 +144,7 @@ func (s *story) loseServer(t *testing.T) {
 	if err := s.Host.Kill(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	_ = s.Server.Wait(t) // its end is that of the PC
+	_ = s.Server.Wait(t)                                                                   // its end is that of the PC
 	if err := s.Host.SetAddr(t.Context(), netip.MustParseAddr("10.77.0.99")); err != nil { // the lab gives each to one host only
 		t.Fatal(err)
 	}
