@@ -18,9 +18,7 @@ import (
 	"time"
 
 	"go.etcd.io/etcd/server/v3/embed"
-	"go.etcd.io/etcd/server/v3/etcdserver/api/v3rpc"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/keepalive"
 )
 
 // What a member is called, and what it calls its address among members while it is alone.
@@ -124,10 +122,7 @@ func (m *Member) serve(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	m.rpc = v3rpc.Server(server, nil, nil,
-		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: embed.DefaultGRPCKeepAliveMinTime}),
-		grpc.KeepaliveParams(keepalive.ServerParameters{Time: embed.DefaultGRPCKeepAliveInterval, Timeout: embed.DefaultGRPCKeepAliveTimeout}),
-	)
+	m.rpc = newRPC(server)
 	go func() { _ = m.rpc.Serve(listener) }() // until Stop
 	return nil
 }
