@@ -81,7 +81,7 @@ func testMistake(t *testing.T, c *cluster.Cluster, db *database, m mistake) {
 		}
 	}()
 	c.WriteFile(t, configFile, db.config(m.endpoint))
-	c.Labk(t, "server").Refused(t, 1, append([]string{"use the datastore at " + db.place}, m.want...)...)
+	c.Labk(t, "server").Refused(t, 1, append([]string{"use the datastore at " + m.place}, m.want...)...)
 }
 
 // testAway takes the database away while somebody writes.
