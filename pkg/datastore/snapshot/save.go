@@ -41,7 +41,7 @@ var nameForm = regexp.MustCompile(`^[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?$`)
 // CheckName tells whether a person may call a snapshot so.
 func CheckName(name string) error {
 	if !nameForm.MatchString(name) {
-		return fmt.Errorf("%q can't be the name of a snapshot: use lower-case letters, digits, -, _ and .", name)
+		return fmt.Errorf("%q can't be the name of a snapshot: use lower-case letters, digits, dots, - and _", name)
 	}
 	return nil
 }
