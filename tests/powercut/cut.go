@@ -59,7 +59,7 @@ func (d *Disk) Cut(loss Loss) Lost {
 		}
 	}
 	d.now = d.kept.clone()
-	d.frozen, d.cutAt, d.fault = false, 0, 0
+	d.frozen, d.killed, d.cutAt, d.fault = false, false, 0, 0
 	return lost
 }
 

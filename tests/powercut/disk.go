@@ -30,9 +30,11 @@ type Disk struct {
 	// steps counts what could change the disk; at the step cutAt it freezes and closes cut.
 	steps, cutAt int
 	cut          chan struct{}
-	frozen       bool
-	fault        syscall.Errno
-	syncs        int
+	// frozen is true without power; steps wait then until the programs are killed, and thaw tells them.
+	frozen, killed bool
+	thaw           *sync.Cond
+	fault          syscall.Errno
+	syncs          int
 }
 
 // New returns an empty disk. The seed decides what a cut leaves.
@@ -40,13 +42,14 @@ func New(seed uint64, names Names) *Disk {
 	root := newInode(fs.ModeDir | 0o755)
 	root.links = 1
 	d := &Disk{names: names, rand: rand.New(rand.NewPCG(seed, 0)), now: tree{rootID: root}, next: rootID + 1, cut: make(chan struct{})}
+	d.thaw = sync.NewCond(&d.mu)
 	d.kept = tree{rootID: newInode(root.mode)}
 	d.kept[rootID].links = 1
 	return d
 }
 
-// CutAt lets the power fail at the n-th step from now: a write, a sync, or a change of a name or a size. That step and whatever follows it get no further than an I/O error;
-// the channel is closed then, for the test to kill the programs. Call Cut afterwards, as always.
+// CutAt lets the power fail at the n-th step from now: a write, a sync, or a change of a name or a size. That step and whatever follows it never end;
+// the channel is closed then, for the test to kill the programs. Call Killed and Cut afterwards.
 func (d *Disk) CutAt(n int) <-chan struct{} {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -54,11 +57,12 @@ func (d *Disk) CutAt(n int) <-chan struct{} {
 	return d.cut
 }
 
-// Freeze lets the power fail now.
-func (d *Disk) Freeze() {
+// Killed ends the waiting of programs that have been sent SIGKILL: they see no more of the answer.
+func (d *Disk) Killed() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.frozen = true
+	d.killed = true
+	d.thaw.Broadcast()
 }
 
 // Steps is how many steps there were, and Syncs how many of them were syncs.
@@ -67,7 +71,7 @@ func (d *Disk) Steps() int { d.mu.Lock(); defer d.mu.Unlock(); return d.steps }
 // Syncs is how often a program asked for a file or folder to last.
 func (d *Disk) Syncs() int { d.mu.Lock(); defer d.mu.Unlock(); return d.syncs }
 
-// Fail lets each step end with an error, as syscall.ENOSPC on a full disk, or syscall.EROFS on one that was mounted anew as read-only; 0 ends that. A full disk still syncs, and removes files.
+// Fail lets each step end with an error: syscall.ENOSPC on a full disk, syscall.EROFS on one that is read-only, syscall.EIO on one that dies; 0 ends that. A full disk still syncs, and removes files.
 func (d *Disk) Fail(with syscall.Errno) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -80,6 +84,9 @@ func (d *Disk) step(frees bool) syscall.Errno {
 	if d.steps == d.cutAt {
 		d.frozen = true
 		close(d.cut)
+	}
+	for d.frozen && !d.killed {
+		d.thaw.Wait()
 	}
 	switch {
 	case d.frozen:

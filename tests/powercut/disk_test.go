@@ -217,10 +217,22 @@ func TestCutAt(t *testing.T) {
 		t.Fatal("cut a step early")
 	default:
 	}
-	if errno := p.sync(a); errno != syscall.EIO {
+	ended := make(chan syscall.Errno, 1)
+	go func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		ended <- p.sync(a)
+	}()
+	<-cut
+	select {
+	case errno := <-ended:
+		t.Errorf("the step of the cut ends before its program: %v", errno)
+	default:
+	}
+	p.Killed()
+	if errno := <-ended; errno != syscall.EIO {
 		t.Errorf("the step of the cut: %v", errno)
 	}
-	<-cut
 	if errno := p.sync(a); errno != syscall.EIO {
 		t.Errorf("the step after the cut: %v", errno)
 	}

@@ -2,10 +2,14 @@ package powercut
 
 import (
 	"context"
+	"database/sql"
 	"fmt"
 	"path/filepath"
+	"testing"
+	"time"
 
 	"github.com/labk/labk/pkg/datastore"
+	"github.com/labk/labk/tests/powercut"
 )
 
 // runDatastore is the datastore by itself, as a server has it, until the test ends it.
@@ -21,4 +25,142 @@ func runDatastore(ended <-chan struct{}, args ...string) error {
 	fmt.Println(ready)
 	<-ended
 	return s.Stop(ctx)
+}
+
+// writers is how many clients write at once.
+const writers = 16
+
+// TestCuts cuts the power of the disk below the datastore again and again: at some step of its start or under load.
+func TestCuts(t *testing.T) {
+	const rounds = 40
+	for _, names := range []powercut.Names{powercut.ByFile, powercut.ByFolder} {
+		t.Run(fmt.Sprint(names), func(t *testing.T) {
+			s := newStore(t, powercut.New(uint64(names), names), uint64(names))
+			var lost powercut.Lost
+			for round := range rounds / 2 {
+				lost.Add(s.cut(t, []powercut.Loss{powercut.All, powercut.Some}[round%2]))
+			}
+			s.check(t)
+			t.Logf("%d acknowledged writes, %d cuts: %v", s.acked.Load(), rounds/2, lost)
+			if lost.Blocks == 0 || s.acked.Load() < rounds {
+				t.Error("nothing was tried")
+			}
+		})
+	}
+}
+
+// TestKills kills the datastore 200 times under load.
+func TestKills(t *testing.T) {
+	const kills = 200
+	s := newStore(t, nil, 3)
+	for range kills {
+		c := s.start(t)
+		if !c.awaitReady(t, nil) {
+			t.Fatalf("the datastore does not start: %s", c.said())
+		}
+		s.verify(t, s.socket)
+		s.loadUntil(t, c, nil, 20+s.rand.IntN(200))
+		if t.Failed() {
+			t.FailNow()
+		}
+	}
+	s.check(t)
+	t.Logf("%d acknowledged writes, %d kills", s.acked.Load(), kills)
+}
+
+// store is a datastore with its history.
+type store struct {
+	*history
+	disk        *powercut.Disk // nil for a folder of the machine
+	dir, socket string
+}
+
+func newStore(t *testing.T, disk *powercut.Disk, seed uint64) *store {
+	return &store{newHistory(seed), disk, t.TempDir(), filepath.Join(t.TempDir(), "datastore.sock")}
+}
+
+func (s *store) start(t *testing.T) *child {
+	t.Helper()
+	return start(t, s.disk, s.dir, "datastore", s.dir, s.socket)
+}
+
+// cut is one start of the datastore and its end by a power cut.
+func (s *store) cut(t *testing.T, loss powercut.Loss) powercut.Lost {
+	t.Helper()
+	var fails <-chan struct{}
+	starting := s.rand.IntN(3) == 0
+	if starting {
+		fails = s.disk.CutAt(1 + s.rand.IntN(40))
+	}
+	c := s.start(t)
+	switch up := c.awaitReady(t, fails); {
+	case starting:
+	case !up:
+		t.Fatalf("the datastore does not start: %s", c.said())
+	default:
+		s.verify(t, s.socket)
+		s.loadUntil(t, c, s.disk.CutAt(1+s.rand.IntN(2000)), 50+s.rand.IntN(1000))
+	}
+	c.kill(t)
+	lost := s.disk.Cut(loss)
+	if t.Failed() {
+		t.FailNow()
+	}
+	return lost
+}
+
+// loadUntil writes until so many more writes are acknowledged or the power fails, and kills the datastore then.
+func (s *store) loadUntil(t *testing.T, c *child, fails <-chan struct{}, more int) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		s.load(ctx, t, s.socket, writers)
+	}()
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for end := s.acked.Load() + int64(more); s.acked.Load() < end; {
+		select {
+		case <-tick.C:
+			continue
+		case <-fails:
+		case <-done: // no writer has got an answer
+		case <-c.ended:
+		}
+		break
+	}
+	c.kill(t)
+	cancel()
+	<-done
+}
+
+// check looks at what is left once more, and reads all of the file.
+func (s *store) check(t *testing.T) {
+	t.Helper()
+	c := s.start(t)
+	if !c.awaitReady(t, nil) {
+		t.Fatalf("the datastore does not start: %s", c.said())
+	}
+	s.verify(t, s.socket)
+	c.stop(t)
+	c = start(t, s.disk, s.dir, "integrity", filepath.Join(s.dir, "db", "state.db"))
+	c.wait(t)
+	if c.err != nil {
+		t.Errorf("the file: %s", c.said())
+	}
+}
+
+func checkIntegrity(_ <-chan struct{}, args ...string) error {
+	db, err := sql.Open("sqlite", "file:"+args[0]+"?mode=ro")
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	var result string
+	if err := db.QueryRow("PRAGMA integrity_check").Scan(&result); err != nil || result != "ok" {
+		return fmt.Errorf("integrity check: %s, %w", result, err)
+	}
+	return nil
 }

@@ -54,6 +54,7 @@ const limit = time.Minute
 type child struct {
 	cmd   *exec.Cmd
 	stdin io.Closer
+	disk  *powercut.Disk // nil for none
 	mount *powercut.Mount
 	// lines are those of its standard output; closed at its end.
 	lines chan string
@@ -67,7 +68,7 @@ type child struct {
 // where the disk is mounted for a child. The folder is the test's own.
 func start(t *testing.T, disk *powercut.Disk, where, role string, args ...string) *child {
 	t.Helper()
-	c := &child{cmd: exec.Command("/proc/self/exe", args...), lines: make(chan string, 1<<16), ended: make(chan struct{})}
+	c := &child{cmd: exec.Command("/proc/self/exe", args...), disk: disk, lines: make(chan string, 1<<16), ended: make(chan struct{})}
 	c.cmd.Env = append(os.Environ(), roleEnv+"="+role)
 	c.cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}
 	stdin, err := c.cmd.StdinPipe()
@@ -118,8 +119,8 @@ func (c *child) said() string {
 	return all[max(0, len(all)-4000):]
 }
 
-// awaitReady waits until the child has begun; false when it has ended.
-func (c *child) awaitReady(t *testing.T) bool {
+// awaitReady waits until the child has begun; false when it has ended, or the power has failed.
+func (c *child) awaitReady(t *testing.T, fails <-chan struct{}) bool {
 	t.Helper()
 	deadline := time.After(limit)
 	for {
@@ -128,6 +129,8 @@ func (c *child) awaitReady(t *testing.T) bool {
 			if !ok || line == ready {
 				return ok
 			}
+		case <-fails:
+			return false
 		case <-deadline:
 			t.Fatalf("the child is not ready after %v: %s", limit, c.said())
 		}
@@ -139,6 +142,9 @@ func (c *child) kill(t *testing.T) {
 	t.Helper()
 	if err := c.cmd.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		t.Fatal(err)
+	}
+	if c.disk != nil {
+		c.disk.Killed()
 	}
 	c.wait(t)
 }
