@@ -36,6 +36,9 @@ func Run(ctx context.Context, o process.Options) error {
 	if err := o.Config.Validate(); err != nil {
 		return err
 	}
+	if err := o.Config.ValidateDatastoreFiles(); err != nil {
+		return err
+	}
 	found := health.Run(ctx, o.Host, health.Probes())
 	if err := health.Err(found); err != nil {
 		return err
