@@ -3,6 +3,7 @@ package powercut
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
@@ -11,30 +12,51 @@ import (
 	"github.com/k3s-io/kine/pkg/server"
 	"google.golang.org/grpc"
 
+	"github.com/labk/labk/pkg/datastore/etcd"
 	"github.com/labk/labk/pkg/datastore/sqlite"
 )
 
-// runDatastore is the datastore by itself, as a server has it, until the test ends it.
+// runDatastore is the datastore by itself, as a server has it, until the test ends it: the folder, the socket, the kind.
 func runDatastore(ended <-chan struct{}, args ...string) error {
 	ctx := context.Background()
-	dir := filepath.Join(args[0], "db")
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return err
+	listen := func(context.Context) (net.Listener, error) {
+		_ = os.Remove(args[1]) // of the one that was killed
+		return net.Listen("unix", args[1])
 	}
-	os.Remove(args[1])
-	s, err := sqlite.Open(ctx, sqlite.Options{Path: filepath.Join(dir, "state.db")})
+	stop := map[string]func(context.Context, string, listener) (func() error, error){"sqlite": runSQLite, "etcd": runEtcd}[args[2]]
+	end, err := stop(ctx, args[0], listen)
 	if err != nil {
 		return err
 	}
-	l, err := net.Listen("unix", args[1])
+	fmt.Println(ready)
+	<-ended
+	return end()
+}
+
+type listener func(context.Context) (net.Listener, error)
+
+func runSQLite(ctx context.Context, dir string, listen listener) (func() error, error) {
+	if err := os.MkdirAll(filepath.Join(dir, "db"), 0o700); err != nil {
+		return nil, err
+	}
+	s, err := sqlite.Open(ctx, sqlite.Options{Path: filepath.Join(dir, "db", "state.db")})
 	if err != nil {
-		return err
+		return nil, err
+	}
+	l, err := listen(ctx)
+	if err != nil {
+		return nil, err
 	}
 	g := grpc.NewServer()
 	server.New(s, "unix", 5*time.Second, "3.6.11").Register(g)
-	go g.Serve(l)
-	fmt.Println(ready)
-	<-ended
-	g.Stop()
-	return s.Close()
+	go func() { _ = g.Serve(l) }() // it ends with Stop only
+	return func() error { g.Stop(); return s.Close() }, nil
+}
+
+func runEtcd(ctx context.Context, dir string, listen listener) (func() error, error) {
+	m := etcd.New(etcd.Options{Dir: filepath.Join(dir, "etcd"), Listen: listen, Log: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))})
+	if err := m.Start(ctx); err != nil {
+		return nil, err
+	}
+	return func() error { return m.Stop(ctx) }, m.Ready(ctx)
 }

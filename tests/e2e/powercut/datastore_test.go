@@ -16,17 +16,24 @@ const writers = 16
 
 // TestCuts cuts the power of the disk below the datastore again and again: at some step of its start or under load.
 func TestCuts(t *testing.T) {
-	const rounds = 40
-	for _, names := range []powercut.Names{powercut.ByFile, powercut.ByFolder} {
-		t.Run(fmt.Sprint(names), func(t *testing.T) {
-			s := newStore(t, powercut.New(uint64(names), names), uint64(names))
+	for _, tc := range []struct {
+		kind   string
+		names  powercut.Names
+		rounds int
+	}{
+		{"sqlite", powercut.ByFile, 100},
+		{"sqlite", powercut.ByFolder, 100},
+		{"etcd", powercut.ByFile, 20},
+	} {
+		t.Run(fmt.Sprint(tc.kind, tc.names), func(t *testing.T) {
+			s := newStore(t, tc.kind, powercut.New(uint64(tc.rounds), tc.names), uint64(tc.rounds))
 			var lost powercut.Lost
-			for round := range rounds / 2 {
+			for round := range tc.rounds {
 				lost.Add(s.cut(t, []powercut.Loss{powercut.All, powercut.Some}[round%2]))
 			}
 			s.check(t)
-			t.Logf("%d acknowledged writes, %d cuts: %v", s.acked.Load(), rounds/2, lost)
-			if lost.Blocks == 0 || s.acked.Load() < rounds {
+			t.Logf("%d acknowledged writes, %d cuts: %v", s.acked.Load(), tc.rounds, lost)
+			if lost.Blocks == 0 || s.acked.Load() < int64(tc.rounds) {
 				t.Error("nothing was tried")
 			}
 		})
@@ -36,7 +43,7 @@ func TestCuts(t *testing.T) {
 // TestKills kills the datastore 200 times under load.
 func TestKills(t *testing.T) {
 	const kills = 200
-	s := newStore(t, nil, 3)
+	s := newStore(t, "sqlite", nil, 3)
 	for range kills {
 		c := s.start(t)
 		if !c.awaitReady(t, nil) {
@@ -55,17 +62,18 @@ func TestKills(t *testing.T) {
 // store is a datastore with its history.
 type store struct {
 	*history
+	kind        string         // sqlite or etcd
 	disk        *powercut.Disk // nil for a folder of the machine
 	dir, socket string
 }
 
-func newStore(t *testing.T, disk *powercut.Disk, seed uint64) *store {
-	return &store{newHistory(seed), disk, t.TempDir(), filepath.Join(t.TempDir(), "datastore.sock")}
+func newStore(t *testing.T, kind string, disk *powercut.Disk, seed uint64) *store {
+	return &store{newHistory(seed), kind, disk, t.TempDir(), filepath.Join(t.TempDir(), "datastore.sock")}
 }
 
 func (s *store) start(t *testing.T) *child {
 	t.Helper()
-	return start(t, s.disk, s.dir, "datastore", s.dir, s.socket)
+	return start(t, s.disk, s.dir, "datastore", s.dir, s.socket, s.kind)
 }
 
 // cut is one start of the datastore and its end by a power cut.
@@ -129,6 +137,9 @@ func (s *store) check(t *testing.T) {
 	}
 	s.verify(t, s.socket)
 	c.stop(t)
+	if s.kind != "sqlite" {
+		return
+	}
 	c = start(t, s.disk, s.dir, "integrity", filepath.Join(s.dir, "db", "state.db"))
 	c.wait(t)
 	if c.err != nil {
