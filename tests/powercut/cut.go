@@ -106,6 +106,15 @@ func (d *Disk) sweep() {
 	}
 }
 
+// Copy returns another disk with what lasts of this one.
+func (d *Disk) Copy(seed uint64, names Names) *Disk {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	other := New(seed, names)
+	other.now, other.kept, other.next = d.kept.clone(), d.kept.clone(), d.next
+	return other
+}
+
 // clone copies a tree; the blocks are shared.
 func (t tree) clone() tree {
 	out := tree{}

@@ -3,6 +3,8 @@ package powercut
 import (
 	"errors"
 	"fmt"
+	"io"
+	"log"
 	"os"
 	"runtime"
 	"time"
@@ -38,7 +40,8 @@ func (d *Disk) Mount(target string, pid int) (*Mount, error) {
 	m := &Mount{target: target, pid: pid, ended: make(chan struct{})}
 	s, err := fuse.NewServer(&server{RawFileSystem: fuse.NewDefaultRawFileSystem(), Disk: d, lists: map[uint64][]fuse.DirEntry{}}, fmt.Sprintf("/dev/fd/%d", fd), &fuse.MountOptions{
 		MaxWrite: most, DisableReadDirPlus: true, DisableXAttrs: true,
-		ExplicitDataCacheControl: true, // else a write makes the kernel drop pages that are mapped, SQLite's index of its log
+		Logger:                   log.New(io.Discard, "", 0), // what it has to say is that a connection ends when its programs do
+		ExplicitDataCacheControl: true,                       // else a write makes the kernel drop pages that are mapped, SQLite's index of its log
 	})
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("serve a disk at %s: %w", target, err), m.unmount())

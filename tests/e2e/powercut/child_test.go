@@ -7,8 +7,11 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
+	"github.com/k3s-io/kine/pkg/drivers/generic"
+	"github.com/k3s-io/kine/pkg/endpoint"
 	"github.com/k3s-io/kine/pkg/server"
 	"google.golang.org/grpc"
 
@@ -23,8 +26,8 @@ func runDatastore(ended <-chan struct{}, args ...string) error {
 		_ = os.Remove(args[1]) // of the one that was killed
 		return net.Listen("unix", args[1])
 	}
-	stop := map[string]func(context.Context, string, listener) (func() error, error){"sqlite": runSQLite, "etcd": runEtcd}[args[2]]
-	end, err := stop(ctx, args[0], listen)
+	run := map[string]func(context.Context, string, listener) (func() error, error){"sqlite": runSQLite, "etcd": runEtcd, "kine": runKine}[args[2]]
+	end, err := run(ctx, args[0], listen)
 	if err != nil {
 		return err
 	}
@@ -59,4 +62,34 @@ func runEtcd(ctx context.Context, dir string, listen listener) (func() error, er
 		return nil, err
 	}
 	return func() error { return m.Stop(ctx) }, m.Ready(ctx)
+}
+
+// runKine is the driver of kine that labk had at first.
+func runKine(ctx context.Context, dir string, listen listener) (func() error, error) {
+	if err := os.MkdirAll(filepath.Join(dir, "db"), 0o700); err != nil {
+		return nil, err
+	}
+	l, err := listen(ctx)
+	if err != nil {
+		return nil, err
+	}
+	socket := l.Addr().String()
+	if err := l.Close(); err != nil { // kine listens by itself
+		return nil, err
+	}
+	_, err = endpoint.Listen(ctx, endpoint.Config{
+		WaitGroup:            &sync.WaitGroup{},
+		Listener:             "unix://" + socket,
+		Endpoint:             "sqlite://" + filepath.Join(dir, "db", "state.db") + "?_journal_mode=WAL&_busy_timeout=30000&_synchronous=FULL&_txlock=immediate",
+		ConnectionPoolConfig: generic.ConnectionPoolConfig{MaxIdle: 8},
+		NotifyInterval:       5 * time.Second,
+		EmulatedETCDVersion:  "3.6.11",
+		CompactInterval:      5 * time.Minute,
+		CompactTimeout:       5 * time.Second,
+		CompactMinRetain:     1000,
+		CompactBatchSize:     1000,
+		PollBatchSize:        500,
+		PollInterval:         time.Second,
+	})
+	return func() error { return nil }, err
 }

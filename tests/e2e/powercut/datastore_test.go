@@ -5,8 +5,12 @@ import (
 	"database/sql"
 	"fmt"
 	"path/filepath"
+	"strings"
+	"syscall"
 	"testing"
 	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/labk/labk/tests/powercut"
 )
@@ -59,16 +63,107 @@ func TestKills(t *testing.T) {
 	t.Logf("%d acknowledged writes, %d kills", s.acked.Load(), kills)
 }
 
+// TestConversion cuts the power at steps of the first start over what kine's own driver has left, as labk had it at first.
+func TestConversion(t *testing.T) {
+	base := newStore(t, "kine", powercut.New(5, powercut.ByFile), 5)
+	base.writers = 1 // with more, kine's answers have the revisions of others' changes
+	c := base.start(t)
+	if !c.awaitReady(t, nil) {
+		t.Fatalf("kine does not start: %s", c.said())
+	}
+	base.loadUntil(t, c, nil, 300) // it is killed: SQLite's log has a part of it
+	base.disk.Cut(powercut.All)
+	c = base.start(t)
+	if !c.awaitReady(t, nil) {
+		t.Fatalf("kine does not start: %s", c.said())
+	}
+	base.adopt(t, base.socket)
+	c.kill(t)
+	base.disk.Cut(powercut.All)
+	const every = 3
+	for seed, converted := uint64(1), false; !converted; seed += every {
+		s := &store{base.history.copy(), "sqlite", base.disk.Copy(seed, powercut.Names(seed%2)), t.TempDir(), filepath.Join(t.TempDir(), "datastore.sock"), writers}
+		fails := s.disk.CutAt(int(seed))
+		c := s.start(t)
+		converted = c.awaitReady(t, fails)
+		c.kill(t)
+		s.disk.Cut([]powercut.Loss{powercut.All, powercut.Some}[seed/2%2])
+		s.check(t)
+		if t.Failed() || seed > 1000 {
+			t.Fatalf("cut at step %d", seed)
+		}
+		if converted {
+			t.Logf("cut at each %d. of %d steps", every, seed)
+		}
+	}
+}
+
+// TestFaults lets the disk fail under load, without a restart: changes are refused with the reason and none is half made, reads go on, and all is well when the disk is.
+func TestFaults(t *testing.T) {
+	for _, tc := range []struct {
+		fault syscall.Errno
+		want  string
+	}{
+		{syscall.ENOSPC, "no space is left"},
+		{syscall.EROFS, "read-only"},
+		{syscall.EIO, "fails"},
+	} {
+		t.Run(tc.fault.Error(), func(t *testing.T) {
+			s := newStore(t, "sqlite", powercut.New(8, powercut.ByFile), 8)
+			c := s.start(t)
+			if !c.awaitReady(t, nil) {
+				t.Fatalf("the datastore does not start: %s", c.said())
+			}
+			for range 5 {
+				s.fault(t, tc.fault, tc.want)
+				if t.Failed() {
+					t.FailNow()
+				}
+			}
+			c.kill(t)
+			s.disk.Cut(powercut.All)
+			s.check(t)
+		})
+	}
+}
+
+// fault lets the disk fail for a while.
+func (s *store) fault(t *testing.T, fault syscall.Errno, want string) {
+	t.Helper()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		s.load(t.Context(), t, s.socket, s.writers)
+	}()
+	for end := s.acked.Load() + int64(s.rand.IntN(600)); s.acked.Load() < end; time.Sleep(time.Millisecond) {
+	}
+	s.disk.Fail(fault)
+	<-done // each writer was refused
+	client := connect(t, s.socket)
+	defer client.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
+	defer cancel()
+	if _, err := client.Put(ctx, prefix+"end", "refused"); err == nil || !strings.Contains(err.Error(), want) {
+		t.Errorf("a write: %v, want %q", err, want)
+	}
+	if all, err := client.Get(ctx, prefix, clientv3.WithPrefix()); err != nil || len(all.Kvs) == 0 {
+		t.Errorf("a read: %v, %v", all, err)
+	}
+	s.disk.Fail(0)
+	s.verify(t, s.socket)
+}
+
 // store is a datastore with its history.
 type store struct {
 	*history
 	kind        string         // sqlite or etcd
 	disk        *powercut.Disk // nil for a folder of the machine
 	dir, socket string
+	writers     int
 }
 
 func newStore(t *testing.T, kind string, disk *powercut.Disk, seed uint64) *store {
-	return &store{newHistory(seed), kind, disk, t.TempDir(), filepath.Join(t.TempDir(), "datastore.sock")}
+	return &store{newHistory(seed), kind, disk, t.TempDir(), filepath.Join(t.TempDir(), "datastore.sock"), writers}
 }
 
 func (s *store) start(t *testing.T) *child {
@@ -109,7 +204,7 @@ func (s *store) loadUntil(t *testing.T, c *child, fails <-chan struct{}, more in
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		s.load(ctx, t, s.socket, writers)
+		s.load(ctx, t, s.socket, s.writers)
 	}()
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()

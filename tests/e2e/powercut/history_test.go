@@ -2,8 +2,9 @@ package powercut
 
 import (
 	"context"
-	"errors"
 	"fmt"
+	"maps"
+	"math"
 	"math/rand/v2"
 	"strconv"
 	"strings"
@@ -37,9 +38,11 @@ type history struct {
 	// events are the changes that somebody was told of, as answer or by a watch, by revision: nothing else may ever have that revision.
 	events map[int64]event
 	// last is the highest revision that anybody was told of.
-	last  int64
-	next  int
-	acked atomic.Int64
+	last int64
+	// compacted is the highest revision that may be forgotten.
+	compacted int64
+	next      int
+	acked     atomic.Int64
 }
 
 // event is one change of a key; no text is a deletion.
@@ -47,6 +50,28 @@ type event struct{ key, text string }
 
 func newHistory(seed uint64) *history {
 	return &history{rand: rand.New(rand.NewPCG(seed, 1)), known: map[string]value{}, open: map[string]string{}, events: map[int64]event{}}
+}
+
+// adopt takes what the datastore has now for the truth, and forgets how it came to be.
+func (h *history) adopt(t *testing.T, socket string) {
+	t.Helper()
+	client := connect(t, socket)
+	defer client.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
+	defer cancel()
+	all, err := client.Get(ctx, prefix, clientv3.WithPrefix())
+	if err != nil || len(all.Kvs) == 0 {
+		t.Fatalf("list all keys: %v, %v", all, err)
+	}
+	*h = history{rand: h.rand, known: map[string]value{}, open: map[string]string{}, events: map[int64]event{}, last: all.Header.Revision, compacted: math.MaxInt64, next: h.next}
+	for _, kv := range all.Kvs {
+		h.known[string(kv.Key)] = value{string(kv.Value), kv.ModRevision}
+	}
+}
+
+// copy returns a history that goes on by itself, without what is compacted.
+func (h *history) copy() *history {
+	return &history{rand: h.rand, known: maps.Clone(h.known), open: map[string]string{}, events: map[int64]event{}, last: h.last, compacted: h.compacted, next: h.next}
 }
 
 // connect returns a client of the datastore at a unix socket.
@@ -67,8 +92,8 @@ func (h *history) load(ctx context.Context, t *testing.T, socket string, writers
 	defer client.Close()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	var writing, watching sync.WaitGroup
-	from := h.last + 1 // nobody else is there yet
+	var writing, watching sync.WaitGroup // and compacting
+	from := h.last + 1                   // nobody else is there yet
 	watching.Go(func() {
 		for answer := range client.Watch(ctx, prefix, clientv3.WithPrefix(), clientv3.WithRev(from)) {
 			for _, e := range answer.Events {
@@ -83,9 +108,28 @@ func (h *history) load(ctx context.Context, t *testing.T, socket string, writers
 			}
 		})
 	}
+	watching.Go(func() { h.compact(ctx, client) })
 	writing.Wait()
 	cancel()
 	watching.Wait()
+}
+
+// compact forgets what is long ago, now and then, as long as there are answers.
+func (h *history) compact(ctx context.Context, client *clientv3.Client) {
+	const kept = 400
+	for every := h.acked.Load(); ctx.Err() == nil; time.Sleep(time.Millisecond) {
+		if h.acked.Load() < every+kept/2 {
+			continue
+		}
+		every = h.acked.Load()
+		h.mu.Lock()
+		h.compacted = max(h.compacted, h.last-kept)
+		at := h.compacted
+		h.mu.Unlock()
+		if _, err := client.Compact(ctx, at); err != nil {
+			return
+		}
+	}
 }
 
 func eventOf(e *clientv3.Event) event {
@@ -187,35 +231,25 @@ func (h *history) verify(t *testing.T, socket string) {
 // compared is how far back the history is read again, in revisions: it is the same for ever, and it gets long.
 const compared = 2000
 
-// verifyEvents reads the history by a watch and compares it.
+// verifyEvents reads the history by a watch and compares it. It writes something to end with.
 func (h *history) verifyEvents(ctx context.Context, t *testing.T, client *clientv3.Client, now int64) {
 	t.Helper()
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	from := max(1, h.last-compared)
-	// something to end with: the watch shows it last
-	text := strconv.FormatInt(time.Now().UnixNano(), 10)
-	end, err := client.Put(ctx, prefix+"end", text)
+	last := event{prefix + "end", strconv.FormatInt(time.Now().UnixNano(), 10)}
+	end, err := client.Put(ctx, last.key, last.text)
 	if err != nil {
 		t.Fatalf("write after a start: %v", err)
 	}
 	if end.Header.Revision <= now {
 		t.Errorf("the revision went from %d to %d", now, end.Header.Revision)
 	}
-	seen := map[int64]event{}
-	for answer := range client.Watch(ctx, prefix, clientv3.WithPrefix(), clientv3.WithRev(from)) {
-		if err := answer.Err(); err != nil {
-			t.Fatalf("watch from revision %d: %v", from, err)
-		}
-		for _, e := range answer.Events {
-			seen[e.Kv.ModRevision] = eventOf(e)
-			if e.Kv.ModRevision == end.Header.Revision {
-				cancel()
-			}
-		}
+	from := max(1, h.last-compared)
+	seen, compacted := readEvents(ctx, client, from, end.Header.Revision)
+	if compacted > 0 && compacted <= h.compacted {
+		from = compacted + 1
+		seen, compacted = readEvents(ctx, client, from, end.Header.Revision)
 	}
-	if _, ok := seen[end.Header.Revision]; !ok {
-		t.Fatalf("a watch from revision %d does not show the last write: %v", from, errors.Join(ctx.Err()))
+	if seen[end.Header.Revision] != last {
+		t.Fatalf("a watch from revision %d does not show the last write, of %d: it is compacted up to %d, and asked for was %d", from, end.Header.Revision, compacted, h.compacted)
 	}
 	h.mu.Lock()
 	for revision, e := range h.events {
@@ -223,11 +257,28 @@ func (h *history) verifyEvents(ctx context.Context, t *testing.T, client *client
 			t.Errorf("revision %d was told to be %s, and is %s (there: %t)", revision, e, got, ok)
 		}
 	}
+	h.known[last.key] = value{last.text, end.Header.Revision}
 	h.mu.Unlock()
 	for revision, e := range seen {
 		h.note(t, revision, e)
 	}
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.known[prefix+"end"] = value{text, end.Header.Revision}
+}
+
+// readEvents returns the changes from one revision to another, or what is the first that can be asked for.
+func readEvents(ctx context.Context, client *clientv3.Client, from, to int64) (seen map[int64]event, compacted int64) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	seen = map[int64]event{}
+	for answer := range client.Watch(ctx, prefix, clientv3.WithPrefix(), clientv3.WithRev(from)) {
+		if answer.Err() != nil {
+			return seen, answer.CompactRevision
+		}
+		for _, e := range answer.Events {
+			seen[e.Kv.ModRevision] = eventOf(e)
+		}
+		if _, all := seen[to]; all {
+			break
+		}
+	}
+	return seen, 0
 }
