@@ -71,7 +71,8 @@ func (d *Disk) Steps() int { d.mu.Lock(); defer d.mu.Unlock(); return d.steps }
 // Syncs is how often a program asked for a file or folder to last.
 func (d *Disk) Syncs() int { d.mu.Lock(); defer d.mu.Unlock(); return d.syncs }
 
-// Fail lets each step end with an error: syscall.ENOSPC on a full disk, syscall.EROFS on one that is read-only, syscall.EIO on one that dies; 0 ends that. A full disk still syncs, and removes files.
+// Fail lets each step end with an error: syscall.ENOSPC on a full disk, syscall.EROFS on one that is read-only, syscall.EIO on one that dies; 0 ends that. A full disk still syncs, and removes files;
+// what a sync has failed to write is lost, though programs still see it, unless they write it again.
 func (d *Disk) Fail(with syscall.Errno) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -194,11 +195,14 @@ func (d *Disk) resize(id uint64, size int64) syscall.Errno {
 
 // sync makes a file's content, or a folder's names, last.
 func (d *Disk) sync(id uint64) syscall.Errno {
+	n := d.now[id]
 	if errno := d.step(true); errno != 0 {
+		if !d.frozen { // as Linux does: what could not be written counts as clean, and is never tried again
+			clear(n.dirty)
+		}
 		return errno
 	}
 	d.syncs++
-	n := d.now[id]
 	last := -1
 	for i, c := range d.pending {
 		if c.concerns(id, d.names == ByFile) {

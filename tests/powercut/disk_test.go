@@ -257,5 +257,19 @@ func TestFail(t *testing.T) {
 		t.Errorf("remove on a read-only disk: %v", errno)
 	}
 	p.Fail(0)
-	p.file(rootID, "b")
+	b := written(p, "b", "x")
+	p.ok(p.write(b, []byte("y"), 0))
+	p.Fail(syscall.EIO)
+	if errno := p.sync(b); errno != syscall.EIO {
+		t.Errorf("sync on a disk that dies: %v", errno)
+	}
+	p.Fail(0)
+	p.ok(p.sync(b))
+	if seen := p.content("b"); seen != "y" {
+		t.Errorf("b holds %q", seen)
+	}
+	p.Cut(All)
+	if left := p.content("b"); left != "x" {
+		t.Errorf("b holds %q after a failed sync and one that did not try again", left)
+	}
 }
