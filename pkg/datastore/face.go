@@ -35,7 +35,9 @@ type face struct {
 	served  chan struct{}
 }
 
-func newFace(backend server.Backend, socket string) *face { return &face{backend: backend, socket: socket} }
+func newFace(backend server.Backend, socket string) *face {
+	return &face{backend: backend, socket: socket}
+}
 
 // start starts the backend, which lives as long as ctx, and listens: clients are served when it returns.
 func (f *face) start(ctx context.Context) error {

@@ -3,37 +3,35 @@ package datastore
 import (
 	"context"
 	"path/filepath"
-	"sync"
 	"testing"
 	"time"
 
-	"github.com/k3s-io/kine/pkg/drivers"
-	"github.com/k3s-io/kine/pkg/drivers/sqlite"
 	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/labk/labk/pkg/datastore/sqlite"
 )
 
-// backend is kine's own over a new SQLite file.
-func kineBackend(t *testing.T) *face {
+// testFace is the face of a new store in SQLite's file.
+func testFace(t *testing.T) *face {
 	t.Helper()
-	var wg sync.WaitGroup
-	ctx, cancel := context.WithCancel(context.Background())
-	t.Cleanup(func() { cancel(); wg.Wait() })
-	_, backend, err := sqlite.New(ctx, &wg, &drivers.Config{
-		DataSourceName: filepath.Join(t.TempDir(), "state.db") + sqliteParams, CompactInterval: time.Minute, CompactTimeout: time.Second,
-		CompactMinRetain: 1000, CompactBatchSize: 1000, PollBatchSize: 500, PollInterval: time.Second,
-	})
+	store, err := sqlite.Open(t.Context(), sqlite.Options{Path: filepath.Join(t.TempDir(), "state.db")})
 	if err != nil {
 		t.Fatal(err)
 	}
-	f := newFace(backend, filepath.Join(t.TempDir(), "face", "etcd.sock"))
-	if err := f.start(ctx); err != nil {
+	t.Cleanup(func() {
+		if err := store.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	f := newFace(store, filepath.Join(t.TempDir(), "face", "etcd.sock"))
+	if err := f.start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	return f
 }
 
 func TestFace(t *testing.T) {
-	f := kineBackend(t)
+	f := testFace(t)
 	defer f.stop()
 	client, err := clientv3.New(clientv3.Config{Endpoints: []string{"unix://" + f.socket}})
 	if err != nil {
@@ -52,7 +50,7 @@ func TestFace(t *testing.T) {
 
 // A client that watches does not hold up the stop, and is told.
 func TestFaceStops(t *testing.T) {
-	f := kineBackend(t)
+	f := testFace(t)
 	client, err := clientv3.New(clientv3.Config{Endpoints: []string{"unix://" + f.socket}})
 	if err != nil {
 		t.Fatal(err)

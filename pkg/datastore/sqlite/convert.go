@@ -40,8 +40,7 @@ func isKines(ctx context.Context, path string) (bool, error) {
 }
 
 func intoLog(ctx context.Context, from, to string) error {
-	// The log of changes is not wanted: the file counts only when it is whole.
-	db, err := open(to, "?_auto_vacuum=INCREMENTAL&_journal_mode=OFF&_synchronous=OFF")
+	db, err := open(to, making)
 	if err != nil {
 		return err
 	}

@@ -32,6 +32,14 @@ const (
 	reading = "?psow=0&_busy_timeout=10000&_pragma=query_only(1)&_pragma=cache_size(-1024)&_pragma=wal_autocheckpoint(0)"
 )
 
+// making is for a file that counts only when it is whole.
+const making = "?_auto_vacuum=INCREMENTAL&_journal_mode=OFF&_synchronous=FULL"
+
+const (
+	insertRow    = "INSERT INTO log VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+	setCompacted = "UPDATE settings SET value = ? WHERE name = 'compacted'"
+)
+
 // writer is the one connection that changes the file. It is the writing goroutine's alone.
 type writer struct {
 	db   *sql.DB
@@ -65,7 +73,7 @@ func openWriter(ctx context.Context, path string) (_ *writer, err error) {
 		to    **sql.Stmt
 		query string
 	}{
-		{&w.insert, "INSERT INTO log VALUES (?, ?, ?, ?, ?, ?, ?, ?)"},
+		{&w.insert, insertRow},
 		{&w.remove, "DELETE FROM log WHERE rev = ?"},
 		{&w.value, "SELECT value FROM log WHERE rev = ?"},
 		{&w.begin, "BEGIN IMMEDIATE"},

@@ -300,7 +300,7 @@ func (w *writer) save(b *batch, compacted int64) (err error) {
 		}
 	}
 	if b.compacted != compacted {
-		if err := w.exec(ctx, "UPDATE settings SET value = ? WHERE name = 'compacted'", b.compacted); err != nil {
+		if err := w.exec(ctx, setCompacted, b.compacted); err != nil {
 			return err
 		}
 	}
