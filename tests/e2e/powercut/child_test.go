@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"net"
 	"os"
 	"path/filepath"
 	"sync"
@@ -12,75 +11,41 @@ import (
 
 	"github.com/k3s-io/kine/pkg/drivers/generic"
 	"github.com/k3s-io/kine/pkg/endpoint"
-	"github.com/k3s-io/kine/pkg/server"
-	"google.golang.org/grpc"
 
-	"github.com/labk/labk/pkg/datastore/etcd"
-	"github.com/labk/labk/pkg/datastore/sqlite"
+	"github.com/labk/labk/pkg/config"
+	"github.com/labk/labk/pkg/datastore"
+	"github.com/labk/labk/pkg/paths"
 )
 
-// runDatastore is the datastore by itself, as a server has it, until the test ends it: the folder, the socket, the kind.
+// runDatastore is the datastore of a server by itself, until the test ends it: the data folder, the socket, the kind.
 func runDatastore(ended <-chan struct{}, args ...string) error {
 	ctx := context.Background()
-	listen := func(context.Context) (net.Listener, error) {
-		_ = os.Remove(args[1]) // of the one that was killed
-		return net.Listen("unix", args[1])
-	}
-	run := map[string]func(context.Context, string, listener) (func() error, error){"sqlite": runSQLite, "etcd": runEtcd, "kine": runKine}[args[2]]
-	end, err := run(ctx, args[0], listen)
-	if err != nil {
+	cfg := config.Default()
+	cfg.Datastore = args[2]
+	s := datastore.New(datastore.Options{
+		Config: &cfg, Data: paths.Data(args[0]), Socket: args[1],
+		Log: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})),
+		Say: func(format string, args ...any) { fmt.Fprintf(os.Stderr, format+"\n", args...) },
+	})
+	if err := s.Start(ctx); err != nil {
 		return err
 	}
 	fmt.Println(ready)
 	<-ended
-	return end()
-}
-
-type listener func(context.Context) (net.Listener, error)
-
-func runSQLite(ctx context.Context, dir string, listen listener) (func() error, error) {
-	if err := os.MkdirAll(filepath.Join(dir, "db"), 0o700); err != nil {
-		return nil, err
-	}
-	s, err := sqlite.Open(ctx, sqlite.Options{Path: filepath.Join(dir, "db", "state.db")})
-	if err != nil {
-		return nil, err
-	}
-	l, err := listen(ctx)
-	if err != nil {
-		return nil, err
-	}
-	g := grpc.NewServer()
-	server.New(s, "unix", 5*time.Second, "3.6.11").Register(g)
-	go func() { _ = g.Serve(l) }() // it ends with Stop only
-	return func() error { g.Stop(); return s.Close() }, nil
-}
-
-func runEtcd(ctx context.Context, dir string, listen listener) (func() error, error) {
-	m := etcd.New(etcd.Options{Dir: filepath.Join(dir, "etcd"), Listen: listen, Log: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))})
-	if err := m.Start(ctx); err != nil {
-		return nil, err
-	}
-	return func() error { return m.Stop(ctx) }, m.Ready(ctx)
+	return s.Stop(ctx)
 }
 
 // runKine is the driver of kine that labk had at first.
-func runKine(ctx context.Context, dir string, listen listener) (func() error, error) {
-	if err := os.MkdirAll(filepath.Join(dir, "db"), 0o700); err != nil {
-		return nil, err
+func runKine(_ <-chan struct{}, args ...string) error {
+	database := paths.Data(args[0]).Database()
+	if err := os.MkdirAll(filepath.Dir(database), 0o700); err != nil {
+		return err
 	}
-	l, err := listen(ctx)
-	if err != nil {
-		return nil, err
-	}
-	socket := l.Addr().String()
-	if err := l.Close(); err != nil { // kine listens by itself
-		return nil, err
-	}
-	_, err = endpoint.Listen(ctx, endpoint.Config{
+	_ = os.Remove(args[1]) // of the one that was killed
+	_, err := endpoint.Listen(context.Background(), endpoint.Config{
 		WaitGroup:            &sync.WaitGroup{},
-		Listener:             "unix://" + socket,
-		Endpoint:             "sqlite://" + filepath.Join(dir, "db", "state.db") + "?_journal_mode=WAL&_busy_timeout=30000&_synchronous=FULL&_txlock=immediate",
+		Listener:             "unix://" + args[1],
+		Endpoint:             "sqlite://" + database + "?_journal_mode=WAL&_busy_timeout=30000&_synchronous=FULL&_txlock=immediate",
 		ConnectionPoolConfig: generic.ConnectionPoolConfig{MaxIdle: 8},
 		NotifyInterval:       5 * time.Second,
 		EmulatedETCDVersion:  "3.6.11",
@@ -91,5 +56,9 @@ func runKine(ctx context.Context, dir string, listen listener) (func() error, er
 		PollBatchSize:        500,
 		PollInterval:         time.Second,
 	})
-	return func() error { return nil }, err
+	if err != nil {
+		return err
+	}
+	fmt.Println(ready)
+	select {} // it is killed
 }

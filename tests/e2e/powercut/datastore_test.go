@@ -12,11 +12,15 @@ import (
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 
+	"github.com/labk/labk/pkg/paths"
 	"github.com/labk/labk/tests/powercut"
 )
 
 // writers is how many clients write at once.
 const writers = 16
+
+// both are the ways to lose power.
+var both = [...]powercut.Loss{powercut.All, powercut.Some}
 
 // TestCuts cuts the power of the disk below the datastore again and again: at some step of its start or under load.
 func TestCuts(t *testing.T) {
@@ -33,7 +37,7 @@ func TestCuts(t *testing.T) {
 			s := newStore(t, tc.kind, powercut.New(uint64(tc.rounds), tc.names), uint64(tc.rounds))
 			var lost powercut.Lost
 			for round := range tc.rounds {
-				lost.Add(s.cut(t, []powercut.Loss{powercut.All, powercut.Some}[round%2]))
+				lost.Add(s.cut(t, both[round%2]))
 			}
 			s.check(t)
 			t.Logf("%d acknowledged writes, %d cuts: %v", s.acked.Load(), tc.rounds, lost)
@@ -49,10 +53,7 @@ func TestKills(t *testing.T) {
 	const kills = 200
 	s := newStore(t, "sqlite", nil, 3)
 	for range kills {
-		c := s.start(t)
-		if !c.awaitReady(t, nil) {
-			t.Fatalf("the datastore does not start: %s", c.said())
-		}
+		c := s.mustStart(t)
 		s.verify(t, s.socket)
 		s.loadUntil(t, c, nil, 20+s.rand.IntN(200))
 		if t.Failed() {
@@ -63,38 +64,44 @@ func TestKills(t *testing.T) {
 	t.Logf("%d acknowledged writes, %d kills", s.acked.Load(), kills)
 }
 
-// TestConversion cuts the power at steps of the first start over what kine's own driver has left, as labk had it at first.
-func TestConversion(t *testing.T) {
-	base := newStore(t, "kine", powercut.New(5, powercut.ByFile), 5)
-	base.writers = 1 // with more, kine's answers have the revisions of others' changes
-	c := base.start(t)
-	if !c.awaitReady(t, nil) {
-		t.Fatalf("kine does not start: %s", c.said())
-	}
-	base.loadUntil(t, c, nil, 300) // it is killed: SQLite's log has a part of it
-	base.disk.Cut(powercut.All)
-	c = base.start(t)
-	if !c.awaitReady(t, nil) {
-		t.Fatalf("kine does not start: %s", c.said())
-	}
-	base.adopt(t, base.socket)
-	c.kill(t)
-	base.disk.Cut(powercut.All)
-	const every = 3
-	for seed, converted := uint64(1), false; !converted; seed += every {
-		s := &store{base.history.copy(), "sqlite", base.disk.Copy(seed, powercut.Names(seed%2)), t.TempDir(), filepath.Join(t.TempDir(), "datastore.sock"), writers}
-		fails := s.disk.CutAt(int(seed))
-		c := s.start(t)
-		converted = c.awaitReady(t, fails)
-		c.kill(t)
-		s.disk.Cut([]powercut.Loss{powercut.All, powercut.Some}[seed/2%2])
-		s.check(t)
-		if t.Failed() || seed > 1000 {
-			t.Fatalf("cut at step %d", seed)
-		}
-		if converted {
-			t.Logf("cut at each %d. of %d steps", every, seed)
-		}
+// TestChanges cuts the power at steps of a start that changes the datastore into another: of what kine's own driver has left, as labk had it at first, and of the other kind.
+func TestChanges(t *testing.T) {
+	for _, tc := range []struct {
+		from, to string
+		writers  int
+		every    int // steps
+		names    powercut.Names
+	}{
+		{"kine", "sqlite", 1, 5, powercut.ByFolder}, // one writer: with more, kine's answers have the revisions of others' changes
+		{"sqlite", "etcd", writers, 40, powercut.ByFile},
+		{"etcd", "sqlite", writers, 40, powercut.ByFile},
+	} {
+		t.Run(tc.from+" to "+tc.to, func(t *testing.T) {
+			base := newStore(t, tc.from, powercut.New(5, powercut.ByFile), 5)
+			base.writers = tc.writers
+			c := base.mustStart(t)
+			base.loadUntil(t, c, nil, 300)
+			c = base.mustStart(t)
+			base.adopt(t, base.socket)
+			c.kill(t) // a part of it is in the log only
+			base.disk.Cut(powercut.All)
+			for step, done := 1, false; !done; step += tc.every {
+				s := newStore(t, tc.to, base.disk.Copy(uint64(step), tc.names), uint64(step))
+				s.history = base.history.copy()
+				fails := s.disk.CutAt(step)
+				c := s.start(t)
+				done = c.awaitReady(t, fails)
+				c.kill(t)
+				s.disk.Cut(both[step%2])
+				s.check(t)
+				if t.Failed() {
+					t.Fatalf("after a cut at step %d", step)
+				}
+				if done {
+					t.Logf("cut at each %d. of %d steps", tc.every, step)
+				}
+			}
+		})
 	}
 }
 
@@ -110,10 +117,7 @@ func TestFaults(t *testing.T) {
 	} {
 		t.Run(tc.fault.Error(), func(t *testing.T) {
 			s := newStore(t, "sqlite", powercut.New(8, powercut.ByFile), 8)
-			c := s.start(t)
-			if !c.awaitReady(t, nil) {
-				t.Fatalf("the datastore does not start: %s", c.said())
-			}
+			c := s.mustStart(t)
 			for range 5 {
 				s.fault(t, tc.fault, tc.want)
 				if t.Failed() {
@@ -168,7 +172,20 @@ func newStore(t *testing.T, kind string, disk *powercut.Disk, seed uint64) *stor
 
 func (s *store) start(t *testing.T) *child {
 	t.Helper()
+	if s.kind == "kine" {
+		return start(t, s.disk, s.dir, "kine", s.dir, s.socket)
+	}
 	return start(t, s.disk, s.dir, "datastore", s.dir, s.socket, s.kind)
+}
+
+// mustStart returns when the datastore serves.
+func (s *store) mustStart(t *testing.T) *child {
+	t.Helper()
+	c := s.start(t)
+	if !c.awaitReady(t, nil) {
+		t.Fatalf("the datastore does not start: %s", c.said())
+	}
+	return c
 }
 
 // cut is one start of the datastore and its end by a power cut.
@@ -226,16 +243,13 @@ func (s *store) loadUntil(t *testing.T, c *child, fails <-chan struct{}, more in
 // check looks at what is left once more, and reads all of the file.
 func (s *store) check(t *testing.T) {
 	t.Helper()
-	c := s.start(t)
-	if !c.awaitReady(t, nil) {
-		t.Fatalf("the datastore does not start: %s", c.said())
-	}
+	c := s.mustStart(t)
 	s.verify(t, s.socket)
 	c.stop(t)
 	if s.kind != "sqlite" {
 		return
 	}
-	c = start(t, s.disk, s.dir, "integrity", filepath.Join(s.dir, "db", "state.db"))
+	c = start(t, s.disk, s.dir, "integrity", paths.Data(s.dir).Database())
 	c.wait(t)
 	if c.err != nil {
 		t.Errorf("the file: %s", c.said())

@@ -16,7 +16,7 @@ import (
 )
 
 func roles() map[string]func(ended <-chan struct{}, args ...string) error {
-	return map[string]func(<-chan struct{}, ...string) error{"files": useFiles, "rows": addRows, "list": listRows, "datastore": runDatastore, "integrity": checkIntegrity}
+	return map[string]func(<-chan struct{}, ...string) error{"files": useFiles, "rows": addRows, "list": listRows, "datastore": runDatastore, "kine": runKine, "integrity": checkIntegrity}
 }
 
 // TestFiles has a program do with files what the disk's own tests do by its methods.
