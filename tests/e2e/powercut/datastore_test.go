@@ -4,7 +4,9 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
+	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -22,6 +24,19 @@ const writers = 16
 // both are the ways to lose power.
 var both = [...]powercut.Loss{powercut.All, powercut.Some}
 
+// times is by how much a run by hand does more than one in CI: $LABK_TEST_TIMES.
+func times(t *testing.T) int {
+	text := os.Getenv("LABK_TEST_TIMES")
+	if text == "" {
+		return 1
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil || n < 1 {
+		t.Fatalf("LABK_TEST_TIMES is %q: give a number", text)
+	}
+	return n
+}
+
 // TestCuts cuts the power of the disk below the datastore again and again: at some step of its start or under load.
 func TestCuts(t *testing.T) {
 	for _, tc := range []struct {
@@ -36,12 +51,13 @@ func TestCuts(t *testing.T) {
 		t.Run(fmt.Sprint(tc.kind, tc.names), func(t *testing.T) {
 			s := newStore(t, tc.kind, powercut.New(uint64(tc.rounds), tc.names), uint64(tc.rounds))
 			var lost powercut.Lost
-			for round := range tc.rounds {
+			rounds := tc.rounds * times(t)
+			for round := range rounds {
 				lost.Add(s.cut(t, both[round%2]))
 			}
 			s.check(t)
-			t.Logf("%d acknowledged writes, %d cuts: %v", s.acked.Load(), tc.rounds, lost)
-			if lost.Blocks == 0 || s.acked.Load() < int64(tc.rounds) {
+			t.Logf("%d acknowledged writes, %d cuts: %v", s.acked.Load(), rounds, lost)
+			if lost.Blocks == 0 || s.acked.Load() < int64(rounds) {
 				t.Error("nothing was tried")
 			}
 		})
@@ -50,7 +66,7 @@ func TestCuts(t *testing.T) {
 
 // TestKills kills the datastore 200 times under load.
 func TestKills(t *testing.T) {
-	const kills = 200
+	kills := 200 * times(t)
 	s := newStore(t, "sqlite", nil, 3)
 	for range kills {
 		c := s.mustStart(t)
@@ -85,7 +101,8 @@ func TestChanges(t *testing.T) {
 			base.adopt(t, base.socket)
 			c.kill(t) // a part of it is in the log only
 			base.disk.Cut(powercut.All)
-			for step, done := 1, false; !done; step += tc.every {
+			every := max(1, tc.every/times(t))
+			for step, done := 1, false; !done; step += every {
 				s := newStore(t, tc.to, base.disk.Copy(uint64(step), tc.names), uint64(step))
 				s.history = base.history.copy()
 				fails := s.disk.CutAt(step)
@@ -98,7 +115,7 @@ func TestChanges(t *testing.T) {
 					t.Fatalf("after a cut at step %d", step)
 				}
 				if done {
-					t.Logf("cut at each %d. of %d steps", tc.every, step)
+					t.Logf("cut at each %d. of %d steps", every, step)
 				}
 			}
 		})
