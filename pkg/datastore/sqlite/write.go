@@ -272,6 +272,7 @@ func (s *Store) save(b *batch) error {
 	}
 	if s.writer.told {
 		s.writer.told = false
+		s.refusing.Store(nil)
 		s.opts.Say("the datastore takes changes again")
 	}
 	return nil
@@ -325,11 +326,20 @@ func (w *writer) usable() error {
 // unwritable is what callers are told, and the log once.
 func (s *Store) unwritable(err error) error {
 	reason := s.reason(err)
+	s.refusing.Store(&reason)
 	if !s.writer.told {
 		s.writer.told = true
 		s.opts.Say("the datastore refuses changes: %s", reason)
 	}
 	return status.Error(codes.ResourceExhausted, "labk's datastore can't write, nothing was changed: "+reason)
+}
+
+// Refusing is an error while changes are refused, as the last one was: it says why and what to do.
+func (s *Store) Refusing() error {
+	if reason := s.refusing.Load(); reason != nil {
+		return errors.New(*reason)
+	}
+	return nil
 }
 
 // reason says why writing failed, and what to do.

@@ -86,18 +86,7 @@ func newServer(t *testing.T, disk *powercut.Disk) *server {
 func (s *server) up(t *testing.T) {
 	t.Helper()
 	if s.disk != nil {
-		s.Sh(t, "mkdir -p "+serverFolder)
-		root, err := s.Host.Path("/")
-		if err != nil {
-			t.Fatal(err)
-		}
-		pid, err := strconv.Atoi(strings.Split(root, "/")[2]) // /proc/PID/root
-		if err != nil {
-			t.Fatal(err)
-		}
-		if s.mount, err = s.disk.Mount(serverFolder, pid); err != nil {
-			t.Fatal(err)
-		}
+		s.mount = s.Server.Mount(t, s.disk, serverFolder)
 	}
 	s.Server.Start(t, "--disable-agent", "--disable=coredns")
 	s.Server.WaitUp(t)
