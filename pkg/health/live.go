@@ -37,6 +37,11 @@ func liveProbes() []Probe {
 			Cause:  "A component of labk has been starting for longer than a minute. An agent waits so for a server that is off.",
 			Remedy: "see in labk status which one it is and what it waits for",
 		}, look: lookStart, live: true, again: Often},
+	}
+}
+
+func datastoreProbes() []Probe {
+	return []Probe{
 		{Fault: Fault{
 			Code: "LABK090", Title: "datastore elsewhere", Severity: Fatal,
 			Cause:  "The database of datastore-endpoint does not answer. Pods go on; nothing in the cluster can be changed, and much cannot be read. labk keeps trying, and all goes on by itself once it is back.",
