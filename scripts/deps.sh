@@ -7,7 +7,7 @@ set -euo pipefail
 
 build="gcc libc6-dev libseccomp-dev pkg-config"
 run="nftables netbase mount"
-test="buildah debootstrap debian-archive-keyring iptables iproute2 conntrack shellcheck busybox-static openssl procps util-linux zsh fish man-db"
+test="buildah debootstrap debian-archive-keyring iptables iproute2 conntrack shellcheck busybox-static openssl procps util-linux zsh fish man-db postgresql mariadb-server-core mariadb-client-core"
 
 need=""
 for arg in "$@"; do
@@ -79,6 +79,13 @@ install() {
 	fi
 	echo "deps.sh: installing $*"
 	$sudo apt-get -qq update
+	case " $* " in
+	*" postgresql "*)
+		# Its package makes a database and starts a server for it, if this does not say otherwise. The tests run servers of their own.
+		$sudo env DEBIAN_FRONTEND=noninteractive apt-get -qq -y install --no-install-recommends postgresql-common >/dev/null
+		$sudo sed -i 's/^#*create_main_cluster *=.*/create_main_cluster = false/' /etc/postgresql-common/createcluster.conf
+		;;
+	esac
 	$sudo env DEBIAN_FRONTEND=noninteractive apt-get -qq -y install --no-install-recommends "$@" >/dev/null
 }
 
