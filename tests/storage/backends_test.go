@@ -12,6 +12,8 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/client/v3/kubernetes"
 	"go.uber.org/zap"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
 
 	"github.com/labk/labk/pkg/datastore"
 	"github.com/labk/labk/pkg/lifecycle"
@@ -140,10 +142,16 @@ func (p place) run(t testing.TB) *kubernetes.Client {
 	return connect(t, s.Endpoint())
 }
 
-// connect returns a client for the test. It fails at once while the server is away, as the tests of kills want it.
+// connect returns a client for the test, which is soon back when the server was away.
 func connect(t testing.TB, endpoint string) *kubernetes.Client {
 	t.Helper()
-	client, err := kubernetes.New(clientv3.Config{Endpoints: []string{endpoint}, DialTimeout: 10 * time.Second, Logger: zap.NewNop()})
+	soon := grpc.ConnectParams{Backoff: backoff.Config{BaseDelay: 5 * time.Millisecond, Multiplier: 1.5, MaxDelay: 50 * time.Millisecond}, MinConnectTimeout: time.Second}
+	client, err := kubernetes.New(clientv3.Config{
+		Endpoints:   []string{endpoint},
+		DialTimeout: 10 * time.Second,
+		DialOptions: []grpc.DialOption{grpc.WithConnectParams(soon)},
+		Logger:      zap.NewNop(),
+	})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -4,6 +4,7 @@ package storage
 
 import (
 	"flag"
+	"fmt"
 	"os"
 	"testing"
 
@@ -13,12 +14,19 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	logrus.SetLevel(logrus.FatalLevel) // kine logs each refused request
+	if described := os.Getenv(placeVariable); described != "" {
+		if err := serve(described); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
 	flag.Parse()
 	// Most of the time these tests wait for something, not for a processor.
 	if err := flag.Set("test.parallel", "8"); err != nil {
 		panic(err)
 	}
-	logrus.SetLevel(logrus.FatalLevel) // kine logs each refused request
 	klog.SetLogger(logr.Discard())
 	os.Exit(m.Run())
 }
