@@ -62,10 +62,18 @@ type Config struct {
 	FlannelBackend string `name:"flannel-backend" role:"server" shared:"true"`
 	// Do not enforce NetworkPolicies, and remove the rules of an earlier run.
 	DisableNetworkPolicy bool `name:"disable-network-policy" role:"server" shared:"true"`
-	// Datastore in this process: sqlite.
+	// Datastore in this process: sqlite or etcd. What the other one has is taken over at the start.
 	Datastore string `name:"datastore" role:"server"`
-	// Datastore elsewhere, as a URL that kine understands. Empty: the one in this process.
+	// Datastore elsewhere: etcd (https://HOST:2379, several separated by commas), PostgreSQL (postgres://USER:PASSWORD@HOST/DATABASE), MySQL or MariaDB
+	// (mysql://USER:PASSWORD@tcp(HOST:3306)/DATABASE). Empty: the one in this process. With a password prefer config.yaml or the environment: a command line can be read by every
+	// user of the machine.
 	DatastoreEndpoint string `name:"datastore-endpoint" role:"server" example:"postgres://labk:SECRET@db.lab.example/labk"`
+	// File with the CA of the datastore elsewhere. Default: the CAs that the machine trusts.
+	DatastoreCAFile string `name:"datastore-cafile" role:"server" example:"/etc/labk/datastore-ca.crt"`
+	// File with the certificate to show to the datastore elsewhere.
+	DatastoreCertFile string `name:"datastore-certfile" role:"server" example:"/etc/labk/datastore.crt"`
+	// File with that certificate's key.
+	DatastoreKeyFile string `name:"datastore-keyfile" role:"server" example:"/etc/labk/datastore.key"`
 	// Packaged components to leave out (coredns).
 	Disable []string `name:"disable" role:"server" example:"coredns"`
 	// Run the control plane only, no node.

@@ -82,7 +82,7 @@ func (c *Config) validateServer() error {
 			return err
 		}
 	}
-	return oneOf("datastore", c.Datastore, "sqlite")
+	return c.validateDatastore()
 }
 
 func oneOf(option, value string, allowed ...string) error {

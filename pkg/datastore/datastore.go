@@ -1,9 +1,10 @@
-// Package datastore is the etcd endpoint that the API server speaks to: kine in this process over SQLite, or over a database
+// Package datastore is the etcd endpoint that the API server speaks to: over SQLite in this process, or kine over a database
 // elsewhere.
 package datastore
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -16,11 +17,6 @@ import (
 	"github.com/labk/labk/pkg/datastore/sqlite"
 )
 
-// The DSN of the SQLite file. FULL puts every acknowledged write on the disk, so that a power cut loses none; readers and the
-// writer have connections of their own (no shared cache), so that none waits for another's lock.
-const sqliteParams = "?_journal_mode=WAL&_busy_timeout=30000&_synchronous=FULL&_txlock=immediate&_kine_disable_startup_vacuum" +
-	"&_pragma=cache_size(-16384)&_pragma=temp_store(memory)"
-
 // Options of a Store.
 type Options struct {
 	// Socket is the path of the unix socket to listen on; its folder is made, 0700.
@@ -29,11 +25,15 @@ type Options struct {
 	Database string
 	// Endpoint is the URL of a database elsewhere, as kine understands it.
 	Endpoint string
+	// Say is told what a person should know. Nil for nobody.
+	Say func(format string, args ...any)
 }
 
 // Store is a running datastore; it implements lifecycle.Component.
 type Store struct {
 	opts   Options
+	local  *sqlite.Store
+	face   *face
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
 }
@@ -49,15 +49,8 @@ func (s *Store) Endpoint() string { return "unix://" + s.opts.Socket }
 
 // Start implements lifecycle.Component: it opens the database and listens. A damaged SQLite file is an error and is left as it is.
 func (s *Store) Start(ctx context.Context) error {
-	url := s.opts.Endpoint
-	if url == "" {
-		if err := sqlite.Check(ctx, s.opts.Database); err != nil {
-			return err
-		}
-		if err := os.MkdirAll(filepath.Dir(s.opts.Database), 0o700); err != nil {
-			return fmt.Errorf("make the database's folder: %w", err)
-		}
-		url = "sqlite://" + s.opts.Database + sqliteParams
+	if s.opts.Endpoint == "" {
+		return s.startLocal(ctx)
 	}
 	if err := os.MkdirAll(filepath.Dir(s.opts.Socket), 0o700); err != nil {
 		return fmt.Errorf("make the datastore socket's folder: %w", err)
@@ -69,7 +62,7 @@ func (s *Store) Start(ctx context.Context) error {
 	_, err := endpoint.Listen(run, endpoint.Config{
 		WaitGroup:            &s.wg,
 		Listener:             s.Endpoint(),
-		Endpoint:             url,
+		Endpoint:             s.opts.Endpoint,
 		ConnectionPoolConfig: generic.ConnectionPoolConfig{MaxIdle: 8},
 		NotifyInterval:       5 * time.Second,
 		EmulatedETCDVersion:  "3.6.11",
@@ -90,22 +83,38 @@ func (s *Store) Start(ctx context.Context) error {
 // Ready implements lifecycle.Component; the socket is listening when Start returns.
 func (s *Store) Ready(context.Context) error { return nil }
 
-// closing is how long a stop waits for kine, which itself waits two seconds for clients that are still connected. Nobody needs it any more by then, and every acknowledged write is on the disk: the
-// API is back so much earlier after a restart.
+// startLocal starts the store in SQLite's file.
+func (s *Store) startLocal(ctx context.Context) error {
+	if err := os.MkdirAll(filepath.Dir(s.opts.Database), 0o700); err != nil {
+		return fmt.Errorf("make the database's folder: %w", err)
+	}
+	local, err := sqlite.Open(ctx, sqlite.Options{Path: s.opts.Database, Say: s.opts.Say})
+	if err != nil {
+		return err
+	}
+	f := newFace(local, s.opts.Socket)
+	if err := f.start(ctx); err != nil {
+		return errors.Join(err, local.Close())
+	}
+	s.local, s.face = local, f
+	return nil
+}
+
+// closing is how long a stop waits for kine, which itself waits two seconds for clients that are still connected.
 const closing = 300 * time.Millisecond
 
-// Stop implements lifecycle.Component: it ends the connections and closes the database, or leaves that to the end of the process. SQLite's file alone has everything then, as far as SQLite could do that
-// in time; otherwise the log beside it is needed, too.
+// Stop implements lifecycle.Component: it ends the connections and closes the database. Every acknowledged write is on the disk, whether that is done in time or not.
 func (s *Store) Stop(ctx context.Context) error {
+	if s.local != nil {
+		s.face.stop()
+		return s.local.Close()
+	}
 	s.cancel()
 	done := make(chan struct{})
 	go func() { s.wg.Wait(); close(done) }()
 	select {
 	case <-done:
 	case <-time.After(closing):
-		if s.opts.Endpoint == "" {
-			_ = sqlite.EmptyLog(ctx, s.opts.Database) // the next start does it, or the one after a power cut
-		}
 	case <-ctx.Done():
 	}
 	return nil

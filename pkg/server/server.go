@@ -36,6 +36,9 @@ func Run(ctx context.Context, o process.Options) error {
 	if err := o.Config.Validate(); err != nil {
 		return err
 	}
+	if err := o.Config.ValidateDatastoreFiles(); err != nil {
+		return err
+	}
 	found := health.Run(ctx, o.Host, health.Probes())
 	if err := health.Err(found); err != nil {
 		return err
@@ -122,7 +125,7 @@ func (s *server) addControlPlane(g *lifecycle.Group, node net.IP) (*controlplane
 		advertise = net.ParseIP(s.cfg.AdvertiseAddress)
 	}
 	controlplane.Prepare()
-	store := datastore.New(datastore.Options{Socket: paths.KineSocket, Database: s.data.Database(), Endpoint: s.cfg.DatastoreEndpoint})
+	store := datastore.New(datastore.Options{Socket: paths.KineSocket, Database: s.data.Database(), Endpoint: s.cfg.DatastoreEndpoint, Say: s.say})
 	options := controlplane.Options{Config: s.cfg, Data: s.data, Credentials: s.id.credentials, Datastore: store.Endpoint(), Advertise: advertise,
 		OpenPrefix: handout.Prefix, Open: func(ctx context.Context) http.Handler { return handout.New(ctx, labk.InstallScript) }}
 	api, err := controlplane.NewAPIServer(options)

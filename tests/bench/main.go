@@ -28,6 +28,10 @@ type options struct {
 	runs   int
 	quick  bool
 	only   bool // the installation
+
+	store   bool   // the datastore only
+	server  string // more of the server's command line, for the datastore
+	profile string // folder for profiles of the loads
 }
 
 func main() {
@@ -49,11 +53,14 @@ func run() error {
 	flag.StringVar(&o.next, "next", os.Getenv("LABK_NEXT"), "a newer labk, a `file` in the same folder, to measure an upgrade with")
 	flag.IntVar(&o.runs, "runs", 3, "how often to repeat the start with a fresh data folder, and the restart")
 	flag.BoolVar(&o.only, "install", false, "measure installation, upgrade and removal only")
-	flag.BoolVar(&o.quick, "quick", false, "leave out the idle minutes and host-gw, and measure what needs several hosts once")
+	flag.BoolVar(&o.store, "store", false, "measure the datastore only")
+	flag.StringVar(&o.server, "server", "", "with -store: more `arguments` for the server, such as \"--datastore etcd\"")
+	flag.StringVar(&o.profile, "profile", "", "with -store: write CPU profiles of the server into this `folder`")
+	flag.BoolVar(&o.quick, "quick", false, "leave out the idle minutes and host-gw, and measure what needs several hosts once; with -store, only the loads")
 	flag.StringVar(&o.out, "out", "dist/bench.json", "the `file` for the figures as JSON")
 	flag.Parse()
 	if o.runs < 1 || flag.NArg() > 0 {
-		return errors.New("usage: bench [-runs N] [-quick] [-install] [-next FILE] [-out FILE]")
+		return errors.New("usage: bench [-runs N] [-quick] [-install | -store [-server ARGUMENTS] [-profile FOLDER]] [-next FILE] [-out FILE]")
 	}
 	if os.Geteuid() != 0 {
 		return errors.New("not root: hosts are made of namespaces: run it with sudo")
@@ -93,6 +100,9 @@ func checkBinary(o *options) error {
 
 // measureAll fills the report. Each run is a new host, so a fresh data folder; the last one also tells what idling costs.
 func measureAll(ctx context.Context, o options, r *report) error {
+	if o.store {
+		return measureStore(ctx, o, r)
+	}
 	for i := range o.runs {
 		fmt.Fprintf(os.Stderr, "bench: installation %d of %d\n", i+1, o.runs)
 		if err := measureInstallation(ctx, o, r); err != nil {

@@ -84,6 +84,8 @@ type report struct {
 	// Loads are how busy the machine was before each start.
 	Loads []load `json:"loadBeforeEachStart"`
 	Rows  []*row `json:"figures"`
+	// Remarks are what belongs to figures and is none.
+	Remarks []string `json:"remarks,omitempty"`
 
 	mu sync.Mutex // for add, which several goroutines call
 }
@@ -132,6 +134,9 @@ func newReport(m machine) *report {
 	} {
 		r.Rows = append(r.Rows, &f)
 	}
+	for _, f := range storeRows() {
+		r.Rows = append(r.Rows, &f)
+	}
 	return r
 }
 
@@ -147,6 +152,13 @@ func (r *report) add(name string, s sample) {
 	w.CPU = median(pick(w.Samples, func(s sample) float64 { return s.CPU }))
 	w.Bench = median(pick(w.Samples, func(s sample) float64 { return s.Bench }))
 	w.Others = median(pick(w.Samples, func(s sample) float64 { return s.Others }))
+}
+
+// remark adds a sentence that is printed below the table.
+func (r *report) remark(text string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.Remarks = append(r.Remarks, text)
 }
 
 // pick returns one figure of each sample, sorted.
@@ -193,6 +205,9 @@ func (r *report) table(w io.Writer) {
 		loads = append(loads, l.String())
 	}
 	fmt.Fprintf(w, "\nbefore each start: %s\n", strings.Join(loads, "; "))
+	for _, text := range r.Remarks {
+		fmt.Fprintln(w, text)
+	}
 }
 
 func orDash(v float64) string {

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/labk/labk/pkg/lab"
@@ -138,6 +139,15 @@ func readyz(client *http.Client) bool {
 
 // client returns a client with the administrator's kubeconfig, as soon as it is of use.
 func (s *server) client(ctx context.Context) (kubernetes.Interface, error) {
+	cfg, err := s.config(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return kubernetes.NewForConfig(cfg)
+}
+
+// config is the administrator's, as soon as it is of use.
+func (s *server) config(ctx context.Context) (*rest.Config, error) {
 	root, err := s.host.Path("/")
 	if err != nil {
 		return nil, err
@@ -153,7 +163,7 @@ func (s *server) client(ctx context.Context) (kubernetes.Interface, error) {
 	cfg.Dial = s.host.Net().DialContext
 	cfg.ContentType, cfg.AcceptContentTypes = "application/vnd.kubernetes.protobuf", "application/vnd.kubernetes.protobuf,application/json"
 	cfg.QPS = -1 // no limit
-	return kubernetes.NewForConfig(cfg)
+	return cfg, nil
 }
 
 // settle waits until labk has done what a start brings with it: less than 10 % of a core over two seconds, or 20 s have passed.

@@ -55,7 +55,7 @@ func (p place) component() server {
 	case sqliteName:
 		return datastore.New(datastore.Options{Socket: socket, Database: filepath.Join(p.Dir, "state.db")})
 	case etcdName:
-		return newEtcd(filepath.Join(p.Dir, "etcd"), socket)
+		return newMember(filepath.Join(p.Dir, "etcd"), socket)
 	default:
 		if p.Compacts {
 			return &kine{place: p, socket: socket}

@@ -104,10 +104,21 @@ func open(path, options string) (*sql.DB, error) {
 	return db, err
 }
 
-// revision is the last change in a datastore.
+// revision is the last change in a datastore, of this format or of kine's.
 func revision(ctx context.Context, db *sql.DB) (id int64, err error) {
-	err = db.QueryRowContext(ctx, "SELECT coalesce(max(id), 0) FROM kine").Scan(&id)
+	query := "SELECT max(coalesce((SELECT max(rev) FROM log), 0), (SELECT value FROM settings WHERE name = 'compacted'))"
+	if is, err := hasTable(ctx, db, "kine"); err != nil {
+		return 0, err
+	} else if is {
+		query = "SELECT coalesce(max(id), 0) FROM kine"
+	}
+	err = db.QueryRowContext(ctx, query).Scan(&id)
 	return id, err
+}
+
+func hasTable(ctx context.Context, db queryer, name string) (is bool, err error) {
+	err = db.QueryRowContext(ctx, "SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name = ?", name).Scan(&is)
+	return is, err
 }
 
 // spaceReserve is what a copy leaves free.

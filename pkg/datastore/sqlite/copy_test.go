@@ -76,7 +76,7 @@ func TestRestore(t *testing.T) {
 		spoil func(t *testing.T)
 		rows  int64 // in the file that is set aside; -1 for one that can't be read
 	}{
-		"changed":  {func(t *testing.T) { change(t, path, "DELETE FROM kine WHERE id > 1000") }, 1000},
+		"changed":  {func(t *testing.T) { execute(t, path, "DELETE FROM kine WHERE id > 1000") }, 1000},
 		"damaged":  {func(t *testing.T) { overwrite(t, path, 0, make([]byte, 50_000)) }, -1},
 		"log left": {func(t *testing.T) { leaveLog(t, path, "DELETE FROM kine WHERE id > 500") }, 500},
 		"log in use": {func(t *testing.T) {
@@ -166,7 +166,7 @@ func leaveLog(t *testing.T, path, statement string) {
 	must(t, os.WriteFile(path+"-wal", log, 0o600))
 }
 
-func change(t *testing.T, path, statement string) {
+func execute(t *testing.T, path, statement string) {
 	t.Helper()
 	db, err := open(path, "?mode=rw")
 	must(t, err)

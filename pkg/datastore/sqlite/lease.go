@@ -1,0 +1,106 @@
+package sqlite
+
+import (
+	"container/heap"
+	"context"
+	"sync"
+	"time"
+)
+
+// lease is when a version of a key ends.
+type lease struct {
+	end time.Time
+	key string
+	mod int64
+}
+
+type leaseHeap []lease
+
+func (h leaseHeap) Len() int           { return len(h) }
+func (h leaseHeap) Less(i, j int) bool { return h[i].end.Before(h[j].end) }
+func (h leaseHeap) Swap(i, j int)      { h[i], h[j] = h[j], h[i] }
+func (h *leaseHeap) Push(x any)        { *h = append(*h, x.(lease)) }
+func (h *leaseHeap) Pop() any {
+	last := (*h)[len(*h)-1]
+	*h = (*h)[:len(*h)-1]
+	return last
+}
+
+// leases are the versions that end by themselves. Time counts from the write, or from the start of the process, and not while the PC sleeps: a lease may last longer, never shorter.
+type leases struct {
+	mu    sync.Mutex
+	heap  leaseHeap
+	added chan struct{} // with room for one
+}
+
+func newLeases() *leases { return &leases{added: make(chan struct{}, 1)} }
+
+// add notes that a version of a key ends after a time.
+func (l *leases) add(key string, mod int64, after time.Duration) {
+	l.mu.Lock()
+	heap.Push(&l.heap, lease{end: time.Now().Add(after), key: key, mod: mod})
+	first := l.heap[0].mod == mod
+	l.mu.Unlock()
+	if first {
+		select {
+		case l.added <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// due takes those that have ended, and says when to look again.
+func (l *leases) due() (ended []lease, next time.Duration) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	now := time.Now()
+	for len(l.heap) > 0 && len(ended) < group {
+		if wait := l.heap[0].end.Sub(now); wait > 0 {
+			return ended, wait
+		}
+		ended = append(ended, heap.Pop(&l.heap).(lease))
+	}
+	if len(l.heap) > 0 {
+		return ended, 0
+	}
+	return ended, time.Hour
+}
+
+// retryExpiry is when what could not be deleted is tried again: a disk may be full.
+const retryExpiry = 10 * time.Second
+
+// expire deletes keys whose leases have ended.
+func (s *Store) expire(ctx context.Context) {
+	for {
+		ended, next := s.leases.due()
+		waiting := make([]*change, 0, len(ended))
+		for _, l := range ended {
+			c := &change{kind: remove, key: l.key, expect: l.mod, done: make(chan outcome, 1)}
+			select {
+			case s.queue <- c: // all together, for one fsync
+				waiting = append(waiting, c)
+			case <-ctx.Done():
+				return
+			}
+		}
+		for _, c := range waiting {
+			select {
+			case o := <-c.done:
+				if o.err != nil {
+					s.leases.add(c.key, c.expect, retryExpiry)
+				}
+			case <-ctx.Done():
+				return
+			}
+		}
+		timer := time.NewTimer(next)
+		select {
+		case <-timer.C:
+		case <-s.leases.added:
+			timer.Stop()
+		case <-ctx.Done():
+			timer.Stop()
+			return
+		}
+	}
+}
