@@ -75,8 +75,10 @@ func statusAtRest(c *cli.Context, ctx context.Context, data paths.Data) (status.
 func showStatus(out io.Writer, s status.Status, now time.Time) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	headline(w, s, now)
-	if s.Datastore != nil {
-		fmt.Fprintf(w, "datastore\t%.1f MiB\t%s\n", float64(s.Datastore.Bytes)/(1<<20), s.Datastore.File)
+	if d := s.Datastore; d != nil && d.Place != "" {
+		fmt.Fprintf(w, "datastore\t%s\t%s\n", d.Kind, d.Place)
+	} else if d != nil {
+		fmt.Fprintf(w, "datastore\t%.1f MiB\t%s\n", float64(d.Bytes)/(1<<20), d.File)
 	}
 	showCertificates(w, s.Certificates, now)
 	showComponents(w, s.Components, now)

@@ -38,7 +38,7 @@ func TestBadDatastoreEndpoint(t *testing.T) {
 		"db":                              "not the URL of a datastore",
 		"nats://u:hidden@a":               "not the URL of a datastore",
 		"postgres://":                     "not the URL of a datastore",
-		"postgres://u:hid%zzden@a/b":        "postgres://USER:PASSWORD@HOST",
+		"postgres://u:hid%zzden@a/b":      "postgres://USER:PASSWORD@HOST",
 		"postgres:///labk":                "postgres://USER:PASSWORD@HOST",
 		"mysql://u:hidden@a":              "mysql://USER:PASSWORD@tcp(HOST:3306)",
 		"https://a":                       "https://HOST:2379",

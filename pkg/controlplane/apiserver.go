@@ -110,7 +110,9 @@ func (o Options) openTo(ctx context.Context, cfg *genericapiserver.RecommendedCo
 }
 
 func setAPIServer(s *options.ServerRunOptions, o Options, authnFile string) {
-	s.Etcd.StorageConfig.Transport.ServerList = []string{o.Datastore}
+	s.Etcd.StorageConfig.Transport.ServerList = o.Datastore
+	s.Etcd.StorageConfig.Transport.TrustedCAFile = o.DatastoreTLS.TrustedCAFile
+	s.Etcd.StorageConfig.Transport.CertFile, s.Etcd.StorageConfig.Transport.KeyFile = o.DatastoreTLS.CertFile, o.DatastoreTLS.KeyFile
 	s.Etcd.EncryptionProviderConfigFilepath = o.Data.Encryption()
 
 	s.SecureServing.BindPort = o.Config.HTTPSListenPort

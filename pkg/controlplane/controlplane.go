@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/spf13/pflag"
+	"go.etcd.io/etcd/client/pkg/v3/transport"
 	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/discovery"
 	"k8s.io/client-go/tools/clientcmd"
@@ -42,8 +43,9 @@ type Options struct {
 	Config *config.Config
 	Data   paths.Data
 	Credentials
-	// Datastore is the URL of the etcd endpoint.
-	Datastore string
+	// Datastore are the URLs of the etcd endpoint, DatastoreTLS the files to connect with.
+	Datastore    []string
+	DatastoreTLS transport.TLSInfo
 	// Advertise is the address at which nodes and pods reach the API.
 	Advertise net.IP
 	// Open answers paths that begin with OpenPrefix, for everybody and however long it takes: outside of the API's authentication and time limits. Nil for none; it is made

@@ -1,121 +1,223 @@
-// Package datastore is the etcd endpoint that the API server speaks to: over SQLite in this process, or kine over a database
-// elsewhere.
+// Package datastore is the etcd endpoint that the API server speaks to: SQLite or a member of etcd in this process, or a database elsewhere. SQLite and the SQL servers stand behind
+// kine's etcd face.
 package datastore
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
+	"io"
+	"log/slog"
+	"strings"
 	"sync"
-	"time"
 
-	"github.com/k3s-io/kine/pkg/drivers/generic"
-	"github.com/k3s-io/kine/pkg/endpoint"
+	"go.etcd.io/etcd/client/pkg/v3/transport"
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.uber.org/zap"
 
-	"github.com/labk/labk/pkg/datastore/sqlite"
+	"github.com/labk/labk/pkg/config"
+	"github.com/labk/labk/pkg/datastore/dump"
+	"github.com/labk/labk/pkg/health"
+	"github.com/labk/labk/pkg/paths"
 )
 
 // Options of a Store.
 type Options struct {
+	// Config says which datastore it is. It must be valid.
+	Config *config.Config
+	// Data is where a datastore in this process is.
+	Data paths.Data
 	// Socket is the path of the unix socket to listen on; its folder is made, 0700.
 	Socket string
-	// Database is the path of SQLite's file; used when Endpoint is empty.
-	Database string
-	// Endpoint is the URL of a database elsewhere, as kine understands it.
-	Endpoint string
-	// Say is told what a person should know. Nil for nobody.
+	// Log takes what etcd has to say; kine uses logrus.
+	Log *slog.Logger
+	// Say tells a person what happens, or is being waited for.
 	Say func(format string, args ...any)
 }
 
-// Store is a running datastore; it implements lifecycle.Component.
+// Store is a running datastore; it implements lifecycle.Component and Failer.
 type Store struct {
-	opts   Options
-	local  *sqlite.Store
-	face   *face
-	cancel context.CancelFunc
-	wg     sync.WaitGroup
+	opts Options
+
+	mu     sync.Mutex
+	engine engine
+	kind   string
+	asking *clientv3.Client // of Ping
+	away   error            // why it has not started yet
+}
+
+// engine is what keeps the data, or speaks to what does. Its methods are those of a lifecycle.Component.
+type engine interface {
+	start(ctx context.Context) error
+	stop(ctx context.Context) error
+	// failed yields an error when the engine has ended by itself; it may be nil.
+	failed() <-chan error
 }
 
 // New returns a store that is not yet running.
-func New(opts Options) *Store { return &Store{opts: opts} }
+func New(o Options) *Store {
+	if o.Say == nil {
+		o.Say = func(string, ...any) {}
+	}
+	return &Store{opts: o, away: health.ErrStarting}
+}
 
 // Name implements lifecycle.Component.
 func (s *Store) Name() string { return "datastore" }
 
-// Endpoint is the etcd URL that the API server connects to.
-func (s *Store) Endpoint() string { return "unix://" + s.opts.Socket }
+// Endpoints are the etcd URLs that the API server connects to. They are known before Start.
+func (s *Store) Endpoints() []string {
+	if s.direct() {
+		return strings.Split(s.opts.Config.DatastoreEndpoint, ",")
+	}
+	return []string{"unix://" + s.opts.Socket}
+}
 
-// Start implements lifecycle.Component: it opens the database and listens. A damaged SQLite file is an error and is left as it is.
+// direct tells that the API server itself speaks to etcd elsewhere.
+func (s *Store) direct() bool {
+	return s.opts.Config.DatastoreEndpoint != "" && s.opts.Config.DatastoreKind() == config.Etcd
+}
+
+// TLS are the files for connections to Endpoints; none for the socket.
+func (s *Store) TLS() transport.TLSInfo {
+	if !s.direct() {
+		return transport.TLSInfo{}
+	}
+	return files(s.opts.Config)
+}
+
+func files(c *config.Config) transport.TLSInfo {
+	return transport.TLSInfo{TrustedCAFile: c.DatastoreCAFile, CertFile: c.DatastoreCertFile, KeyFile: c.DatastoreKeyFile}
+}
+
+// Kind is what keeps the data: one of config's constants. After a Start it is what it really is: a migration that has failed leaves it in the old one.
+func (s *Store) Kind() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.kind == "" {
+		return s.opts.Config.DatastoreKind()
+	}
+	return s.kind
+}
+
+// Start implements lifecycle.Component: clients are served when it returns. A datastore of the other kind in this process is migrated before, and a datastore elsewhere is waited for. A damaged SQLite
+// file is an error and is left as it is.
 func (s *Store) Start(ctx context.Context) error {
-	if s.opts.Endpoint == "" {
-		return s.startLocal(ctx)
+	var e engine
+	kind := s.opts.Config.DatastoreKind()
+	if s.opts.Config.DatastoreEndpoint != "" {
+		if err := s.reach(ctx); err != nil {
+			return err
+		}
+		e = s.elsewhere()
+	} else {
+		var err error
+		if kind, err = s.settle(ctx); err != nil {
+			return err
+		}
+		e = s.local(kind, s.place(kind), s.opts.Socket)
 	}
-	if err := os.MkdirAll(filepath.Dir(s.opts.Socket), 0o700); err != nil {
-		return fmt.Errorf("make the datastore socket's folder: %w", err)
+	if err := e.start(ctx); err != nil {
+		return s.hide(err)
 	}
-	var run context.Context
-	run, s.cancel = context.WithCancel(context.WithoutCancel(ctx))
-	// None of these has a usable zero: a zero PollInterval, for one, makes every watch fail silently. The values are those of
-	// kine's own command.
-	_, err := endpoint.Listen(run, endpoint.Config{
-		WaitGroup:            &s.wg,
-		Listener:             s.Endpoint(),
-		Endpoint:             s.opts.Endpoint,
-		ConnectionPoolConfig: generic.ConnectionPoolConfig{MaxIdle: 8},
-		NotifyInterval:       5 * time.Second,
-		EmulatedETCDVersion:  "3.6.11",
-		CompactInterval:      5 * time.Minute,
-		CompactTimeout:       5 * time.Second,
-		CompactMinRetain:     1000,
-		CompactBatchSize:     1000,
-		PollBatchSize:        500,
-		PollInterval:         time.Second,
-	})
-	if err != nil {
-		s.cancel()
-		return fmt.Errorf("open the datastore: %w", err)
-	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.engine, s.kind = e, kind
 	return nil
 }
 
-// Ready implements lifecycle.Component; the socket is listening when Start returns.
+// Ready implements lifecycle.Component; clients are served when Start returns.
 func (s *Store) Ready(context.Context) error { return nil }
 
-// startLocal starts the store in SQLite's file.
-func (s *Store) startLocal(ctx context.Context) error {
-	if err := os.MkdirAll(filepath.Dir(s.opts.Database), 0o700); err != nil {
-		return fmt.Errorf("make the database's folder: %w", err)
+// Failed implements lifecycle.Failer.
+func (s *Store) Failed() <-chan error { return s.engine.failed() }
+
+// Stop implements lifecycle.Component. Every acknowledged write is on the disk, whether it ends in time or not.
+func (s *Store) Stop(ctx context.Context) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.asking != nil {
+		_ = s.asking.Close()
 	}
-	local, err := sqlite.Open(ctx, sqlite.Options{Path: s.opts.Database, Say: s.opts.Say})
+	return s.engine.stop(ctx)
+}
+
+// Client returns a client of the running datastore, which lives until it is closed or ctx ends.
+func (s *Store) Client(ctx context.Context) (*clientv3.Client, error) {
+	return s.client(ctx, s.Endpoints(), s.TLS())
+}
+
+func (s *Store) client(ctx context.Context, endpoints []string, files transport.TLSInfo) (*clientv3.Client, error) {
+	cfg := clientv3.Config{Context: ctx, Endpoints: endpoints, Logger: zap.NewNop()}
+	if files.TrustedCAFile != "" || files.CertFile != "" {
+		tls, err := files.ClientConfig()
+		if err != nil {
+			return nil, fmt.Errorf("speak to the datastore: %w", err)
+		}
+		cfg.TLS = tls
+	}
+	client, err := clientv3.New(cfg)
+	if err != nil {
+		return nil, fmt.Errorf("speak to the datastore: %w", err)
+	}
+	return client, nil
+}
+
+// Dump writes all of the datastore's newest revision (dump.From).
+func (s *Store) Dump(ctx context.Context, w io.Writer) (dump.Info, error) {
+	client, err := s.Client(ctx)
+	if err != nil {
+		return dump.Info{}, err
+	}
+	defer client.Close()
+	return dump.From(ctx, client, ttl(s.Kind(), client), w)
+}
+
+// ttl is how a client of the kind tells when a lease ends.
+func ttl(kind string, client *clientv3.Client) dump.TTL {
+	if kind == config.Etcd {
+		return dump.EtcdTTL(client)
+	}
+	return dump.KineTTL
+}
+
+// asked is a key that is there in no datastore but kine's, and in those always.
+const asked = "/registry/health"
+
+// Ping asks the datastore for something. While the one elsewhere is waited for at a start, the error is what keeps it away, and health.ErrStarting in the rest of that time.
+func (s *Store) Ping(ctx context.Context) error {
+	s.mu.Lock()
+	started, away := s.engine != nil, s.away
+	s.mu.Unlock()
+	if !started {
+		return away
+	}
+	client, err := s.pinger()
 	if err != nil {
 		return err
 	}
-	f := newFace(local, s.opts.Socket)
-	if err := f.start(ctx); err != nil {
-		return errors.Join(err, local.Close())
+	_, err = client.Get(ctx, asked)
+	return s.hide(err)
+}
+
+// Room is an error while the datastore takes no writes, for want of room. It needs a store that has started.
+func (s *Store) Room(context.Context) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if m, ok := s.engine.(member); ok {
+		return m.Room()
 	}
-	s.local, s.face = local, f
 	return nil
 }
 
-// closing is how long a stop waits for kine, which itself waits two seconds for clients that are still connected.
-const closing = 300 * time.Millisecond
-
-// Stop implements lifecycle.Component: it ends the connections and closes the database. Every acknowledged write is on the disk, whether that is done in time or not.
-func (s *Store) Stop(ctx context.Context) error {
-	if s.local != nil {
-		s.face.stop()
-		return s.local.Close()
+func (s *Store) pinger() (*clientv3.Client, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.asking == nil {
+		client, err := s.Client(context.Background())
+		if err != nil {
+			return nil, err
+		}
+		s.asking = client
 	}
-	s.cancel()
-	done := make(chan struct{})
-	go func() { s.wg.Wait(); close(done) }()
-	select {
-	case <-done:
-	case <-time.After(closing):
-	case <-ctx.Done():
-	}
-	return nil
+	return s.asking, nil
 }

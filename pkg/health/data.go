@@ -51,7 +51,7 @@ func dataProbes() []Probe {
 		}, look: lookDatabase, asRoot: true}, // before a start only: see lookDatabase
 		{Fault: Fault{
 			Code: "LABK045", Title: "database's size", Severity: Warning,
-			Cause:  "The SQLite file of the datastore is larger than 2 GiB. Starts, copies and many requests take long then. Something writes much: events, or objects that a program of yours makes without end.",
+			Cause:  "The file of the datastore is larger than 2 GiB. Starts, copies and many requests take long then. Something writes much: events, or objects that a program of yours makes without end.",
 			Remedy: "find what there is much of with labk kubectl get --raw /metrics (apiserver_resource_objects), and delete it",
 		}, look: lookDatabaseSize, asRoot: true, again: Often},
 		{Fault: Fault{

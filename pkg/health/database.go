@@ -11,12 +11,13 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/labk/labk/pkg/config"
 	"github.com/labk/labk/pkg/paths"
 )
 
-// hasDatabase tells whether the datastore is a file of this PC.
+// hasDatabase tells whether the datastore is on this PC.
 func (h Host) hasDatabase() bool {
-	return h.Server && h.Config.DatastoreEndpoint == "" && h.Config.Datastore == "sqlite"
+	return h.Server && h.Config.DatastoreEndpoint == ""
 }
 
 // lookDatabase opens and closes the file, which no part of a process may do beside SQLite: POSIX takes all locks that the process has on a file when it closes any descriptor of it, and
@@ -105,21 +106,47 @@ func lookDatabaseSize(_ context.Context, h Host) finding {
 	if !h.hasDatabase() {
 		return pass("not here")
 	}
-	size := DatabaseSize(h.data())
+	file, size := Database(h.data())
 	if size > databaseLarge {
-		return warn("%s takes %s", h.data().Database(), amount(uint64(size)))
+		return warn("%s takes %s", file, amount(uint64(size)))
 	}
 	return pass("%s", amount(uint64(size)))
 }
 
-// DatabaseSize is how many bytes the datastore takes, with what waits in its write-ahead log; 0 where there is none.
-func DatabaseSize(data paths.Data) (bytes int64) {
-	for _, name := range []string{data.Database(), data.Database() + "-wal"} {
-		if info, err := os.Stat(name); err == nil {
-			bytes += info.Size()
+// Database is the file of this PC's datastore, and how many bytes it takes: SQLite's with what waits in its write-ahead log, or etcd's. They are 0 where there is none.
+func Database(data paths.Data) (file string, bytes int64) {
+	for _, file := range []string{data.Database(), data.EtcdFile()} {
+		for _, name := range []string{file, file + "-wal"} {
+			if info, err := os.Stat(name); err == nil {
+				bytes += info.Size()
+			}
+		}
+		if bytes > 0 {
+			return file, bytes
 		}
 	}
-	return bytes
+	return data.Database(), 0
+}
+
+// lookElsewhere asks the datastore that is not on this PC.
+func lookElsewhere(ctx context.Context, h Host) finding {
+	if h.Config.DatastoreEndpoint == "" {
+		return pass("not used")
+	}
+	return askLive(h.Config.DatastorePlace()+" answers", func(l *Live) func(context.Context) error { return l.Datastore })(ctx, h)
+}
+
+// lookKind finds a datastore that a migration has not brought to where it should be.
+func lookKind(_ context.Context, h Host) finding {
+	if !h.hasDatabase() {
+		return pass("not here")
+	}
+	file, size := Database(h.data())
+	is, wanted := h.data().EtcdFile() == file, h.Config.Datastore == config.Etcd
+	if size > 0 && is != wanted {
+		return warn("it is in %s, and should be in %s", file, h.Config.Datastore)
+	}
+	return pass("%s", h.Config.Datastore)
 }
 
 // A disk is slow when it takes longer than diskSlow, as often as it is tried: one that is busy for a moment is not.

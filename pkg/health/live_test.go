@@ -17,6 +17,7 @@ var datastoreCases = []probeCase{
 	{"LABK045", "small", func(f *fake) { f.put(f.data().Database(), "SQLite") }, Pass, "0 MiB"},
 	{"LABK045", "large", func(f *fake) { f.sparse(f.data().Database(), 3<<30) }, Warn, "3072 MiB"},
 	{"LABK045", "large log", func(f *fake) { f.sparse(f.data().Database()+"-wal", 3<<30) }, Warn, "3072 MiB"},
+	{"LABK045", "etcd", func(f *fake) { f.sparse(f.data().EtcdFile(), 3<<30) }, Warn, "3072 MiB"},
 	{"LABK045", "agent", func(f *fake) { f.Server = false; f.sparse(f.data().Database(), 3<<30) }, Pass, "not here"},
 	{"LABK046", "real", func(*fake) {}, Pass, "written in"},
 	{"LABK046", "slow", func(f *fake) { f.writes(400*time.Millisecond, time.Second, 400*time.Millisecond) }, Warn, "0.4 s at best"},
@@ -56,6 +57,16 @@ var liveCases = []probeCase{
 	{"LABK081", "well", live(func(f *fake) { f.Live.API = answer(nil) }), Pass, "answers"},
 	{"LABK081", "ill", live(func(f *fake) { f.Live.API = answer(errors.New("etcd: timeout")) }), Fail, "etcd: timeout"},
 	{"LABK081", "agent", live(func(*fake) {}), Pass, "not on this PC"},
+	{"LABK090", "here", live(func(f *fake) { f.Live.Datastore = answer(errors.New("away")) }), Pass, "not used"},
+	{"LABK090", "well", live(func(f *fake) { f.elsewhere(nil) }), Pass, "postgres://labk@db/labk answers"},
+	{"LABK090", "away", live(func(f *fake) { f.elsewhere(errors.New("connection refused")) }), Fail, "connection refused"},
+	{"LABK091", "none", live(func(*fake) {}), Pass, "sqlite"},
+	{"LABK091", "migrated", live(func(f *fake) { f.Config.Datastore = "etcd"; f.put(f.data().EtcdFile(), "x") }), Pass, "etcd"},
+	{"LABK091", "not migrated", live(func(f *fake) { f.Config.Datastore = "etcd"; f.put(f.data().Database(), "x") }), Warn, "should be in etcd"},
+	{"LABK091", "not migrated back", live(func(f *fake) { f.put(f.data().EtcdFile(), "x") }), Warn, "should be in sqlite"},
+	{"LABK091", "elsewhere", live(func(f *fake) { f.elsewhere(nil); f.put(f.data().EtcdFile(), "x") }), Pass, "not here"},
+	{"LABK092", "SQLite", live(func(*fake) {}), Pass, "not on this PC"},
+	{"LABK092", "full", live(func(f *fake) { f.Live.Room = answer(errors.New("no more writes")) }), Fail, "no more writes"},
 	{"LABK082", "ill", live(func(f *fake) { f.Live.Kubelet = answer(errors.New("no answer on port 10250")) }), Fail, "no answer on port 10250"},
 	{"LABK082", "starting", live(func(f *fake) { f.Live.Kubelet = answer(ErrStarting) }), Pass, "still starting"},
 	{"LABK083", "ill", live(func(f *fake) { f.Live.Runtime = answer(errors.New("refused")) }), Fail, "refused"},
@@ -124,4 +135,10 @@ func BenchmarkOften(b *testing.B) {
 	for b.Loop() {
 		Run(b.Context(), h, often)
 	}
+}
+
+// elsewhere makes the datastore one that answers so.
+func (f *fake) elsewhere(err error) {
+	f.Config.DatastoreEndpoint = "postgres://labk:pw@db/labk"
+	f.Live.Datastore = answer(err)
 }

@@ -49,6 +49,19 @@ func (d Data) Database() string             { return d.join("server", "db", "sta
 func (d Data) Before(version string) string { return d.join("server", "db", "before-"+version+".db") }
 func (d Data) Failed(version string) string { return d.join("server", "db", "failed-"+version+".db") }
 
+// Etcd is the folder of the member of etcd in this process, EtcdFile the file with its keys. Next is where a datastore that is to take the place of one of the above is made; Moving says that it is whole and what it replaces. Migrated is
+// where the one goes that another kind took over from, with "*" the pattern of all of them.
+func (d Data) Etcd() string     { return d.join("server", "etcd") }
+func (d Data) EtcdFile() string { return d.join("server", "etcd", "member", "snap", "db") }
+func (d Data) Next() string     { return d.join("server", "next") }
+func (d Data) Moving() string   { return d.join("server", "moving.json") }
+func (d Data) Migrated(kind, time string) string {
+	if kind == "etcd" {
+		return d.join("server", "etcd.migrated-"+time)
+	}
+	return d.join("server", "db.migrated-"+time)
+}
+
 // ServerTLS is the folder of CAs, leaves and service-account keys.
 func (d Data) ServerTLS() string { return d.join("server", "tls") }
 

@@ -4,13 +4,16 @@ package server
 
 import (
 	"context"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/url"
 
+	"github.com/go-logr/logr"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
+	"k8s.io/klog/v2"
 
 	"github.com/labk/labk"
 	"github.com/labk/labk/pkg/agent"
@@ -60,6 +63,7 @@ type server struct {
 	data    paths.Data
 	id      *identity
 	payload *payload.Bundle
+	store   *datastore.Store
 	say     func(format string, args ...any)
 	// restart takes the reason for a fresh start.
 	restart chan string
@@ -98,7 +102,10 @@ func (s *server) assemble(ctx context.Context, g *lifecycle.Group, control *http
 		TrustedClients: s.id.credentials.TrustedClients, TrustedServers: s.id.credentials.TrustedServers,
 		Self: machine, Names: s.id.apiNames(), Addresses: s.id.apiAddresses(), Version: version.Version, Say: s.say,
 	}), "kube-apiserver") // it has all rights itself
-	live := &health.Live{API: agent.WhenReady(g, "kube-apiserver", s.ping)}
+	live := &health.Live{
+		API:       agent.WhenReady(g, "kube-apiserver", s.ping),
+		Datastore: s.store.Ping, Room: agent.WhenReady(g, "datastore", s.store.Room),
+	}
 	if !cfg.DisableAgent {
 		server, err := url.Parse(controlplane.URL(cfg))
 		if err != nil {
@@ -125,8 +132,8 @@ func (s *server) addControlPlane(g *lifecycle.Group, node net.IP) (*controlplane
 		advertise = net.ParseIP(s.cfg.AdvertiseAddress)
 	}
 	controlplane.Prepare()
-	store := datastore.New(datastore.Options{Socket: paths.KineSocket, Database: s.data.Database(), Endpoint: s.cfg.DatastoreEndpoint, Say: s.say})
-	options := controlplane.Options{Config: s.cfg, Data: s.data, Credentials: s.id.credentials, Datastore: store.Endpoint(), Advertise: advertise,
+	s.store = datastore.New(datastore.Options{Config: s.cfg, Data: s.data, Socket: paths.KineSocket, Log: slog.New(logr.ToSlogHandler(klog.Background())), Say: s.say})
+	options := controlplane.Options{Config: s.cfg, Data: s.data, Credentials: s.id.credentials, Datastore: s.store.Endpoints(), DatastoreTLS: s.store.TLS(), Advertise: advertise,
 		OpenPrefix: handout.Prefix, Open: func(ctx context.Context) http.Handler { return handout.New(ctx, labk.InstallScript) }}
 	api, err := controlplane.NewAPIServer(options)
 	if err != nil {
@@ -142,7 +149,7 @@ func (s *server) addControlPlane(g *lifecycle.Group, node net.IP) (*controlplane
 	}
 	g.Add(lifecycle.NewStep("certificates", func(context.Context) error { return s.id.ensure() }))
 	g.Add(s.renewal(), "certificates")
-	g.Add(store, "certificates")
+	g.Add(s.store, "certificates")
 	g.Add(api, "certificates", "datastore")
 	g.Add(lifecycle.NewStep("rights", s.grantRights), "kube-apiserver")
 	g.Add(lifecycle.NewStep("readyz", func(ctx context.Context) error {
@@ -170,11 +177,15 @@ func (s *server) client() (kubernetes.Interface, error) {
 	return client, err
 }
 
-// ping asks the API server whether it is alive.
+// ping asks the API server whether it is alive. One whose database elsewhere is away is: a fresh start would not help it.
 func (s *server) ping(ctx context.Context) error {
 	client, err := s.client()
 	if err != nil {
 		return err
 	}
-	return client.Discovery().RESTClient().Get().AbsPath("/livez").Do(ctx).Error()
+	ask := client.Discovery().RESTClient().Get().AbsPath("/livez")
+	if s.cfg.DatastoreEndpoint != "" {
+		ask = ask.Param("exclude", "etcd")
+	}
+	return ask.Do(ctx).Error()
 }

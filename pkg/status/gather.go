@@ -12,6 +12,7 @@ import (
 	"k8s.io/component-base/metrics/legacyregistry"
 	nodeutil "k8s.io/kubernetes/pkg/util/node"
 
+	"github.com/labk/labk/pkg/config"
 	"github.com/labk/labk/pkg/control"
 	"github.com/labk/labk/pkg/health"
 	"github.com/labk/labk/pkg/lifecycle"
@@ -159,10 +160,24 @@ func atRest(h health.Host, found []health.Result) Status {
 	for _, c := range health.Certificates(data) {
 		s.Certificates = append(s.Certificates, Certificate{Name: c.Name, File: c.File, Until: c.Until})
 	}
-	if size := health.DatabaseSize(data); size > 0 {
-		s.Datastore = &Datastore{File: data.Database(), Bytes: size}
-	}
+	s.Datastore = datastore(h)
 	return s
+}
+
+// datastore is where it really is: a migration can fail.
+func datastore(h health.Host) *Datastore {
+	data := paths.Data(h.Config.DataDir)
+	if h.Server && h.Config.DatastoreEndpoint != "" {
+		return &Datastore{Kind: h.Config.DatastoreKind(), Place: h.Config.DatastorePlace()}
+	}
+	file, size := health.Database(data)
+	switch {
+	case size == 0:
+		return nil
+	case file == data.EtcdFile():
+		return &Datastore{Kind: config.Etcd, File: file, Bytes: size}
+	}
+	return &Datastore{Kind: config.SQLite, File: file, Bytes: size}
 }
 
 // AtRest is the status where no labk runs: what the last run, if there was one, has left, and what the probes find now.

@@ -42,7 +42,7 @@ type Status struct {
 	// Nodes are the cluster's; an agent knows only its own. NodesError is why they are not known.
 	Nodes      []Node `json:"nodes,omitempty"`
 	NodesError string `json:"nodesError,omitempty"`
-	// Datastore is nil where none is on this PC.
+	// Datastore is nil where there is none yet, and on an agent.
 	Datastore    *Datastore    `json:"datastore,omitempty"`
 	Certificates []Certificate `json:"certificates,omitempty"`
 	// Faults are the results of probes that did not pass.
@@ -73,10 +73,15 @@ type Node struct {
 	Since    time.Time `json:"since"`
 }
 
-// Datastore is the database of this PC.
+// Datastore is what a server keeps the cluster in.
 type Datastore struct {
-	File  string `json:"file"`
-	Bytes int64  `json:"bytes"`
+	// Kind is one of config's constants: sqlite, etcd, postgres, mysql.
+	Kind string `json:"kind"`
+	// File is the database on this PC, Bytes its size.
+	File  string `json:"file,omitempty"`
+	Bytes int64  `json:"bytes,omitempty"`
+	// Place is the URL of one elsewhere, without its password.
+	Place string `json:"place,omitempty"`
 }
 
 // Certificate is one of this PC's.

@@ -2,6 +2,8 @@ package etcd
 
 import (
 	"context"
+	"fmt"
+	"slices"
 	"time"
 
 	"go.etcd.io/etcd/api/v3/etcdserverpb"
@@ -54,10 +56,7 @@ func (m *Member) tidy(limit int64) {
 // reached the quota loses all that does not live.
 func (m *Member) makeSpace(ctx context.Context) {
 	free, ok := freeBytes(m.opts.Dir)
-	alarmed := false
-	for _, a := range m.etcd.Server.Alarms() {
-		alarmed = alarmed || a.Alarm == etcdserverpb.AlarmType_NOSPACE
-	}
+	alarmed := m.alarmed()
 	switch {
 	case ok && free < diskFull && !alarmed:
 		m.alarm(ctx, etcdserverpb.AlarmRequest_ACTIVATE)
@@ -74,6 +73,19 @@ func (m *Member) makeSpace(ctx context.Context) {
 			m.alarm(ctx, etcdserverpb.AlarmRequest_DEACTIVATE)
 		}
 	}
+}
+
+func (m *Member) alarmed() bool {
+	return slices.ContainsFunc(m.etcd.Server.Alarms(), func(a *etcdserverpb.AlarmMember) bool { return a.Alarm == etcdserverpb.AlarmType_NOSPACE })
+}
+
+// Room is an error while etcd takes no writes for want of room. It may be called between Start and Stop.
+func (m *Member) Room() error {
+	if !m.alarmed() {
+		return nil
+	}
+	free, _ := freeBytes(m.opts.Dir)
+	return fmt.Errorf("etcd takes no writes: %d MiB are free on its disk, and its file takes %d of %d MiB", free>>20, m.etcd.Server.Backend().Size()>>20, int64(quota)>>20)
 }
 
 func (m *Member) alarm(ctx context.Context, action etcdserverpb.AlarmRequest_AlarmAction) {
