@@ -92,7 +92,11 @@ func Call(ctx context.Context, socket, method, route string, body, answer any) e
 	if err != nil {
 		return err
 	}
-	response, err := (&http.Client{Transport: transport}).Do(request)
+	client := &http.Client{Transport: transport}
+	response, err := client.Do(request)
+	if method == http.MethodGet && (errors.Is(err, syscall.ECONNRESET) || errors.Is(err, io.EOF)) {
+		response, err = client.Do(request) // it was just ending: now nobody listens, or the next one does
+	}
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED) {
 		return ErrNotRunning
 	}

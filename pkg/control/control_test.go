@@ -3,6 +3,7 @@ package control
 import (
 	"encoding/json"
 	"errors"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -41,5 +42,25 @@ func TestCall(t *testing.T) {
 		if err := Call(t.Context(), socket, "POST", "/echo", nil, &out); !errors.Is(err, ErrNotRunning) {
 			t.Errorf("after Close: %v", err)
 		}
+	}
+}
+
+// Who asks a labk that is just ending learns that none runs.
+func TestCallOfOneThatEnds(t *testing.T) {
+	socket := filepath.Join(t.TempDir(), "control.sock")
+	listener, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		conn, err := listener.Accept()
+		if err != nil {
+			return
+		}
+		_ = listener.Close() // with its file
+		_ = conn.Close()     // unread: the client's connection is reset
+	}()
+	if err := Call(t.Context(), socket, "GET", "/status", nil, nil); !errors.Is(err, ErrNotRunning) {
+		t.Errorf("got %v", err)
 	}
 }

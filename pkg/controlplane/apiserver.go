@@ -16,6 +16,7 @@ import (
 	"k8s.io/kubernetes/cmd/kube-apiserver/app/options"
 
 	"github.com/labk/labk/pkg/config"
+	"github.com/labk/labk/pkg/controlplane/holder"
 	"github.com/labk/labk/pkg/lifecycle"
 	"github.com/labk/labk/pkg/paths"
 )
@@ -76,8 +77,10 @@ func (o Options) serve(ctx context.Context, opts options.CompletedOptions) error
 	if err != nil {
 		return err
 	}
+	front := cfg.Aggregator.GenericConfig // of the server that has the port
+	front.Authentication.Authenticator = holder.New(front.Authentication.Authenticator)
 	if o.Open != nil {
-		o.openTo(ctx, cfg.Aggregator.GenericConfig)
+		o.openTo(ctx, front)
 	}
 	completed, err := cfg.Complete()
 	if err != nil {

@@ -4,8 +4,11 @@ import (
 	"bufio"
 	"context"
 	"fmt"
+	"math"
 	"os"
+	"runtime"
 	"runtime/debug"
+	"runtime/metrics"
 	"strings"
 	"time"
 
@@ -15,8 +18,6 @@ import (
 const (
 	// startLimit is how large the heap may grow before it is collected while starting. A start takes about 300 MB.
 	startLimit = 512 << 20
-	// runningPercent is GOGC from then on: a little more of the processor, a good deal less of the memory.
-	runningPercent = 50
 	// settle is how long after a start the process has done what a start brings with it.
 	settle = 20 * time.Second
 )
@@ -29,19 +30,75 @@ func saveTime() {
 }
 
 // saveSpace returns to tight collection, and gives back to the kernel what only starting took: now the heap, and when things have settled, once more the heap
-// and the pages of the program itself. It returns when that is done or ctx ends.
+// and the pages of the program itself. From then on collection is tight while there is little to do and lazy under load, until ctx ends.
 func saveSpace(ctx context.Context) {
-	debug.SetGCPercent(runningPercent)
-	debug.SetMemoryLimit(1<<63 - 1)
-	debug.FreeOSMemory()
-	select {
-	case <-time.After(settle):
-	case <-ctx.Done():
-		return
+	debug.SetMemoryLimit(math.MaxInt64)
+	p := newPace(room())
+	tighten(p)
+	collected := make(chan struct{}, 1)
+	onCollection(func() bool {
+		select {
+		case collected <- struct{}{}:
+		default: // the last one has not been looked at
+		}
+		return ctx.Err() == nil
+	})
+	settled, calm := time.After(settle), time.NewTimer(calmAfter)
+	defer calm.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-settled:
+			debug.FreeOSMemory()
+			_ = forgetProgram() // nothing is lost when this fails: the pages stay
+		case <-collected:
+			if percent, changed := p.collected(time.Now(), liveHeap()); changed {
+				debug.SetGCPercent(percent)
+			}
+			calm.Reset(calmAfter)
+		case <-calm.C:
+			if p.percent != tightPercent {
+				tighten(p)
+			}
+		}
 	}
+}
+
+// tighten gives the memory back that load took.
+func tighten(p *pace) {
+	p.percent = tightPercent
+	debug.SetGCPercent(p.percent)
 	debug.FreeOSMemory()
-	// Nothing is lost when this fails: the pages stay.
-	_ = forgetProgram()
+}
+
+// onCollection calls f after each collection of garbage from now on, until it returns false.
+func onCollection(f func() bool) {
+	again := func(struct{}) {
+		if f() {
+			onCollection(f)
+		}
+	}
+	runtime.AddCleanup(new([64]byte), again, struct{}{})
+}
+
+// liveHeap is what the last collection left, in bytes.
+func liveHeap() uint64 {
+	sample := []metrics.Sample{{Name: "/gc/heap/live:bytes"}}
+	metrics.Read(sample)
+	if sample[0].Value.Kind() != metrics.KindUint64 {
+		return 0
+	}
+	return sample[0].Value.Uint64()
+}
+
+// room is how much garbage may lie about under load, in bytes: a sixteenth of the machine's memory.
+func room() uint64 {
+	var info unix.Sysinfo_t
+	if err := unix.Sysinfo(&info); err != nil {
+		return 0
+	}
+	return uint64(info.Totalram) * uint64(info.Unit) / 16
 }
 
 // forgetProgram unmaps the read-only pages of the program's file from this process. They stay in the kernel's cache and come back at the first touch; but

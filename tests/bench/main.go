@@ -30,6 +30,8 @@ type options struct {
 	only   bool // the installation
 
 	store   bool   // the datastore only
+	parts   string // of it
+	loads   int    // in a row
 	server  string // more of the server's command line, for the datastore
 	profile string // folder for profiles of the loads
 }
@@ -54,13 +56,15 @@ func run() error {
 	flag.IntVar(&o.runs, "runs", 3, "how often to repeat the start with a fresh data folder, and the restart")
 	flag.BoolVar(&o.only, "install", false, "measure installation, upgrade and removal only")
 	flag.BoolVar(&o.store, "store", false, "measure the datastore only")
+	flag.StringVar(&o.parts, "parts", storeParts, "with -store: the `parts` to measure")
+	flag.IntVar(&o.loads, "loads", 10, "with -store: how many loads in a row")
 	flag.StringVar(&o.server, "server", "", "with -store: more `arguments` for the server, such as \"--datastore etcd\"")
 	flag.StringVar(&o.profile, "profile", "", "with -store: write CPU profiles of the server into this `folder`")
 	flag.BoolVar(&o.quick, "quick", false, "leave out the idle minutes and host-gw, and measure what needs several hosts once; with -store, only the loads")
 	flag.StringVar(&o.out, "out", "dist/bench.json", "the `file` for the figures as JSON")
 	flag.Parse()
-	if o.runs < 1 || flag.NArg() > 0 {
-		return errors.New("usage: bench [-runs N] [-quick] [-install | -store [-server ARGUMENTS] [-profile FOLDER]] [-next FILE] [-out FILE]")
+	if o.runs < 1 || o.loads < 1 || flag.NArg() > 0 {
+		return errors.New("usage: bench [-runs N] [-quick] [-install | -store [-parts PARTS] [-loads N] [-server ARGUMENTS] [-profile FOLDER]] [-next FILE] [-out FILE]")
 	}
 	if os.Geteuid() != 0 {
 		return errors.New("not root: hosts are made of namespaces: run it with sudo")
@@ -120,6 +124,9 @@ func measureAll(ctx context.Context, o options, r *report) error {
 	}
 	if err := measureFleets(ctx, o, r); err != nil {
 		return err
+	}
+	if err := measureStore(ctx, o, r); err != nil {
+		return fmt.Errorf("datastore: %w", err)
 	}
 	size, err := gzippedSize(o.binary)
 	if err != nil {

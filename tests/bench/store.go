@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	v1 "k8s.io/api/core/v1"
@@ -89,29 +90,47 @@ type store struct {
 	all   *clients
 }
 
+// storeParts are what can be measured of the datastore, in this order.
+const storeParts = "loads,idle,alone,many"
+
 // measureStore measures the datastore through the API: of a server as it usually is, of one that runs no agent, and what many updates and many
 // objects do to it.
 func measureStore(ctx context.Context, o options, r *report) error {
-	fmt.Fprintln(os.Stderr, "bench: ten loads in a row")
-	err := withStore(ctx, o, r, nil, func(ctx context.Context, s *store) error {
-		if err := s.measureLoads(ctx); err != nil {
-			return err
+	if o.quick {
+		o.parts = "loads"
+	}
+	wanted := func(part string) bool { return slices.Contains(strings.Split(o.parts, ","), part) }
+	plain := func(started context.Context, s *store) error {
+		if wanted("loads") {
+			if err := s.measureLoads(started, o.loads); err != nil {
+				return err
+			}
 		}
 		if o.profile != "" {
-			return s.writeProfiles(ctx, o.profile)
+			if err := s.writeProfiles(started, o.profile); err != nil {
+				return err
+			}
 		}
-		if o.quick {
+		if !wanted("idle") {
 			return nil
 		}
-		return s.measureSyncs(ctx)
-	})
-	if err != nil || o.quick || o.profile != "" {
-		return err
+		return s.measureSyncs(started)
 	}
-	fmt.Fprintln(os.Stderr, "bench: the same without an agent")
-	err = withStore(ctx, o, r, []string{"--disable-agent", "--disable=coredns"}, func(ctx context.Context, s *store) error { return s.measureAlone(ctx) })
-	if err != nil {
-		return err
+	if wanted("loads") || wanted("idle") || o.profile != "" {
+		fmt.Fprintln(os.Stderr, "bench: the datastore: loads and an idle minute")
+		if err := withStore(ctx, o, r, nil, plain); err != nil {
+			return err
+		}
+	}
+	if wanted("alone") {
+		fmt.Fprintln(os.Stderr, "bench: the datastore of a server without an agent")
+		args := []string{"--disable-agent", "--disable=coredns"}
+		if err := withStore(ctx, o, r, args, func(started context.Context, s *store) error { return s.measureAlone(started) }); err != nil {
+			return err
+		}
+	}
+	if !wanted("many") {
+		return nil
 	}
 	fmt.Fprintln(os.Stderr, "bench: many updates, many objects")
 	return withStore(ctx, o, r, nil, func(started context.Context, s *store) error { return s.measureMany(ctx, started) })

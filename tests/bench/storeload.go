@@ -25,8 +25,8 @@ func (m *maps) steps() []step {
 	}
 }
 
-// measureLoads makes, updates, reads and deletes 1000 ConfigMaps, ten times in a row, and lists 1200.
-func (s *store) measureLoads(ctx context.Context) error {
+// measureLoads makes, updates, reads and deletes 1000 ConfigMaps, so many times in a row, and lists 1200.
+func (s *store) measureLoads(ctx context.Context, loads int) error {
 	var first, last map[string]outcome
 	for i := range loads {
 		got, err := s.load(ctx, s.all.maps(fmt.Sprintf("load-%d", i), loadObjects).steps())

@@ -33,7 +33,7 @@ const (
 )
 
 // making is for a file that counts only when it is whole.
-const making = "?_auto_vacuum=INCREMENTAL&_journal_mode=OFF&_synchronous=OFF"
+const making = "?_auto_vacuum=INCREMENTAL&_journal_mode=OFF&_synchronous=FULL"
 
 const (
 	insertRow    = "INSERT INTO log VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
