@@ -3,6 +3,7 @@ package storage
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"sync/atomic"
@@ -15,15 +16,17 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
 
+	"github.com/labk/labk/pkg/config"
 	"github.com/labk/labk/pkg/datastore"
 	"github.com/labk/labk/pkg/lifecycle"
+	"github.com/labk/labk/pkg/paths"
 	"github.com/labk/labk/tests/databases"
 )
 
 // The back ends, as they are named in the tests' names.
 const (
-	sqliteName   = "sqlite"
-	etcdName     = "etcd"
+	sqliteName   = config.SQLite
+	etcdName     = config.Etcd
 	postgresName = "postgresql"
 	mariadbName  = "mariadb"
 )
@@ -51,18 +54,17 @@ type server interface {
 // component is the datastore of the place, not yet running.
 func (p place) component() server {
 	socket := filepath.Join(p.Dir, "s")
-	switch p.Backend {
-	case sqliteName:
-		return datastore.New(datastore.Options{Socket: socket, Database: filepath.Join(p.Dir, "state.db")})
-	case etcdName:
-		return newMember(filepath.Join(p.Dir, "etcd"), socket)
-	default:
-		if p.Compacts {
-			return &kine{place: p, socket: socket}
-		}
-		return datastore.New(datastore.Options{Socket: socket, Endpoint: p.Database})
+	if p.Compacts && p.Database != "" {
+		return &kine{place: p, socket: socket}
 	}
+	c := &config.Config{Datastore: p.Backend, DatastoreEndpoint: p.Database}
+	return labk{datastore.New(datastore.Options{Config: c, Data: paths.Data(p.Dir), Socket: socket, Log: slog.New(slog.DiscardHandler)})}
 }
+
+// labk is labk's own datastore, as the server runs it.
+type labk struct{ *datastore.Store }
+
+func (l labk) Endpoint() string { return l.Endpoints()[0] }
 
 func (p place) endpoint() string { return p.component().Endpoint() }
 

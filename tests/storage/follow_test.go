@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"sync"
 	"testing"
+	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/client/v3/kubernetes"
@@ -24,15 +25,21 @@ type follower struct {
 	all   []event
 	state map[string]version
 	wrong []string
-	// resumed counts how often the watch was begun.
-	resumed int
-	ended   chan struct{}
+	// stream, if not nil, gives each watch a stream of its own. Else they share the client's, one after the other.
+	stream func(context.Context) context.Context
+	asking context.Context // the current watch's, for asking for progress
+	ended  chan struct{}
 }
 
 // follow begins to watch from a revision, and goes on across kills of the server, until the test ends.
 func follow(t *testing.T, client *kubernetes.Client, from int64) *follower {
 	t.Helper()
-	f := &follower{last: from - 1, state: map[string]version{}, ended: make(chan struct{})}
+	return followBy(t, client, from, nil)
+}
+
+func followBy(t *testing.T, client *kubernetes.Client, from int64, stream func(context.Context) context.Context) *follower {
+	t.Helper()
+	f := &follower{last: from - 1, state: map[string]version{}, ended: make(chan struct{}), stream: stream}
 	ctx, cancel := context.WithCancel(context.Background())
 	go func() { defer close(f.ended); f.run(ctx, client) }()
 	t.Cleanup(func() { cancel(); <-f.ended })
@@ -42,11 +49,14 @@ func follow(t *testing.T, client *kubernetes.Client, from int64) *follower {
 // run watches, and when the watch ends, from the revision after the last one: as the API server's cache does.
 func (f *follower) run(ctx context.Context, client *kubernetes.Client) {
 	for ctx.Err() == nil {
+		watching, cancel := context.WithCancel(clientv3.WithRequireLeader(ctx))
+		if f.stream != nil {
+			watching = f.stream(watching)
+		}
 		f.mu.Lock()
 		from := f.last + 1
-		f.resumed++
+		f.asking = watching
 		f.mu.Unlock()
-		watching, cancel := context.WithCancel(clientv3.WithRequireLeader(ctx))
 		for got := range client.Watch(watching, prefix, clientv3.WithPrefix(), clientv3.WithRev(from), clientv3.WithPrevKV(), clientv3.WithProgressNotify()) {
 			if got.Err() != nil || !f.take(got) {
 				break
@@ -96,6 +106,28 @@ func (f *follower) complain(format string, args ...any) {
 	if len(f.wrong) < 10 {
 		f.wrong = append(f.wrong, fmt.Sprintf(format, args...))
 	}
+}
+
+// askProgress asks for progress on the follower's watch, many times a second, until the test ends.
+func (f *follower) askProgress(t *testing.T, client *kubernetes.Client) {
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for ctx.Err() == nil {
+			f.mu.Lock()
+			asking := f.asking
+			f.mu.Unlock()
+			if asking != nil {
+				_ = client.RequestProgress(asking) // an error is that of a watch that is about to begin anew
+			}
+			select {
+			case <-ctx.Done():
+			case <-time.After(10 * time.Millisecond):
+			}
+		}
+	}()
+	t.Cleanup(func() { cancel(); <-done })
 }
 
 // until waits until the watch has told all up to a revision, and returns it. What was wrong with it fails the test.

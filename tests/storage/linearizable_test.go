@@ -33,7 +33,7 @@ func newRandom(t *testing.T) *rand.Rand {
 // TestLinearizable lets clients change and read few keys while the datastore's process is killed again and again, and then asks whether their answers can be those of a datastore that
 // does one thing after the other and forgets nothing.
 func TestLinearizable(t *testing.T) {
-	each(t, inProcess(), func(t *testing.T, b backend) {
+	each(t, backends(t), func(t *testing.T, b backend) {
 		random := newRandom(t)
 		p := b.place(t).spawn(t)
 		log := follow(t, connect(t, p.place.endpoint()), 1)
