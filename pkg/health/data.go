@@ -163,13 +163,10 @@ func lookFileSystem(_ context.Context, h Host) finding {
 	if err != nil {
 		return warn("%v", err)
 	}
+	if where := fs.network(); where != "" {
+		return fail("%s is on %s", dir, where)
+	}
 	switch uint32(fs.Type) { // as the kernel does: some architectures sign-extend it
-	case unix.NFS_SUPER_MAGIC:
-		return fail("%s is on NFS", dir)
-	case unix.SMB_SUPER_MAGIC, unix.SMB2_SUPER_MAGIC, unix.CIFS_SUPER_MAGIC:
-		return fail("%s is on a Windows share", dir)
-	case unix.V9FS_MAGIC:
-		return fail("%s is on a shared folder of the virtual machine's host (9p)", dir)
 	case unix.OVERLAYFS_SUPER_MAGIC:
 		return fail("%s is on overlayfs, as inside a container", dir).
 			do("mount a volume or a folder of the machine's disk there, or choose another with --data-dir")
@@ -177,6 +174,19 @@ func lookFileSystem(_ context.Context, h Host) finding {
 		return warn("%s is in memory: all of it is gone after a reboot", dir)
 	}
 	return pass("a local one")
+}
+
+// network names the kind of a file system on another machine; empty for others.
+func (fs FileSystem) network() string {
+	switch uint32(fs.Type) {
+	case unix.NFS_SUPER_MAGIC:
+		return "NFS"
+	case unix.SMB_SUPER_MAGIC, unix.SMB2_SUPER_MAGIC, unix.CIFS_SUPER_MAGIC:
+		return "a Windows share"
+	case unix.V9FS_MAGIC:
+		return "a shared folder of the virtual machine's host (9p)"
+	}
+	return ""
 }
 
 func lookLock(_ context.Context, h Host) finding {

@@ -115,6 +115,13 @@ var probeCases = []probeCase{
 	{"LABK047", "garbage", func(f *fake) { f.lastVersion("") }, Warn, "remove the file"},
 	{"LABK047", "no own version", func(f *fake) { f.lastVersion("v1.38.0+labk1\n"); f.Version = "v0.0.0-dev" }, Pass, "no version of its own"},
 
+	{"LABK094", "NFS", func(f *fake) { f.mount(f.data().Database(), unix.NFS_SUPER_MAGIC) }, Fail, "server/db is on NFS"},
+	{"LABK094", "share", func(f *fake) { f.mount(f.data().EtcdFile(), unix.SMB2_SUPER_MAGIC) }, Fail, "server/etcd is on a Windows share"},
+	{"LABK094", "FUSE", func(f *fake) { f.mount(f.data().Database(), unix.FUSE_SUPER_MAGIC) }, Warn, "not known"},
+	{"LABK094", "local", func(f *fake) { f.mount(f.data().Database(), goodFS.Type) }, Pass, "a local one"},
+	{"LABK094", "none yet", func(*fake) {}, Pass, "a local one"},
+	{"LABK094", "agent", func(f *fake) { f.Server = false; f.mount(f.data().Database(), unix.NFS_SUPER_MAGIC) }, Pass, "not here"},
+
 	{"LABK050", "begun", func(f *fake) { f.certificate(f.data().ServerTLS()+"/server-ca.crt", f.Now.Add(-time.Hour)) }, Pass, "1 certificates"},
 	{"LABK050", "not begun", func(f *fake) { f.certificate(f.data().ServerTLS()+"/server-ca.crt", f.Now.Add(time.Hour)) }, Fail, "server-ca.crt begins at 2026-11-22 13:00 UTC"},
 	{"LABK050", "not one", func(f *fake) { f.put(f.data().ServerTLS()+"/x.crt", "x") }, Pass, "no certificates"},

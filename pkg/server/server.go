@@ -107,7 +107,7 @@ func (s *server) assemble(ctx context.Context, g *lifecycle.Group, control *http
 	}), "kube-apiserver") // it has all rights itself
 	live := &health.Live{
 		API:       agent.WhenReady(g, "kube-apiserver", s.ping),
-		Datastore: s.store.Ping, Room: agent.WhenReady(g, "datastore", s.store.Room),
+		Datastore: s.store.Ping, Room: agent.WhenReady(g, "datastore", s.store.Room), Writes: agent.WhenReady(g, "datastore", s.store.Writes),
 		Snapshots: snapshots.live,
 	}
 	if !cfg.DisableAgent {

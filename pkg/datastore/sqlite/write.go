@@ -270,8 +270,7 @@ func (s *Store) save(b *batch) error {
 		s.writer.failed = true
 		return s.unwritable(err)
 	}
-	if s.writer.told {
-		s.writer.told = false
+	if s.refusing.Swap(nil) != nil {
 		s.opts.Say("the datastore takes changes again")
 	}
 	return nil
@@ -325,11 +324,18 @@ func (w *writer) usable() error {
 // unwritable is what callers are told, and the log once.
 func (s *Store) unwritable(err error) error {
 	reason := s.reason(err)
-	if !s.writer.told {
-		s.writer.told = true
+	if s.refusing.Swap(&reason) == nil {
 		s.opts.Say("the datastore refuses changes: %s", reason)
 	}
 	return status.Error(codes.ResourceExhausted, "labk's datastore can't write, nothing was changed: "+reason)
+}
+
+// Refusing is an error while changes are refused, as the last one was: it says why and what to do.
+func (s *Store) Refusing() error {
+	if reason := s.refusing.Load(); reason != nil {
+		return errors.New(*reason)
+	}
+	return nil
 }
 
 // reason says why writing failed, and what to do.
