@@ -79,7 +79,7 @@ func newApp(stdout, stderr io.Writer) *cli.App {
 		Commands: []*cli.Command{
 			serverCommand(stderr), agentCommand(stderr), tokenCommand(), certificateCommand(), kubectlCommand(), ctrCommand(), checkCommand(), statusCommand(), imageCommand(), snapshotCommand(stderr),
 			labCommand(stderr), installCommand(stderr), upgradeCommand(stderr), uninstallCommand(), versionCommand(),
-			completionCommand(), manCommand(), hiddenCompleteCommand(),
+			completionCommand(), manCommand(), hiddenCompleteCommand(), examineCommand(),
 		},
 	}
 	for _, c := range app.Commands {

@@ -5,8 +5,17 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/labk/labk/pkg/datastore/etcd"
 	"github.com/labk/labk/pkg/server"
 )
+
+// examineCommand is for `labk server`, which must not die of a damaged file.
+func examineCommand() *cli.Command {
+	return &cli.Command{
+		Name: server.ExamineCommand, Hidden: true, Usage: "Look at etcd's file", ArgsUsage: "FILE",
+		Action: func(c *cli.Context) error { return etcd.Examine(c.Args().First()) },
+	}
+}
 
 func serverCommand(stderr io.Writer) *cli.Command {
 	return &cli.Command{

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"time"
@@ -15,6 +16,7 @@ import (
 	"github.com/labk/labk/pkg/config"
 	"github.com/labk/labk/pkg/control"
 	"github.com/labk/labk/pkg/datastore"
+	"github.com/labk/labk/pkg/datastore/etcd"
 	"github.com/labk/labk/pkg/datastore/snapshot"
 	"github.com/labk/labk/pkg/datastore/snapshot/replica"
 	"github.com/labk/labk/pkg/datastore/sqlite"
@@ -22,6 +24,7 @@ import (
 	"github.com/labk/labk/pkg/join"
 	"github.com/labk/labk/pkg/lifecycle"
 	"github.com/labk/labk/pkg/pki"
+	"github.com/labk/labk/pkg/process"
 	"github.com/labk/labk/pkg/status"
 	"github.com/labk/labk/pkg/version"
 )
@@ -216,6 +219,9 @@ func (s *server) sayRestored(plan *snapshot.Plan) {
 	}
 }
 
+// ExamineCommand is labk's hidden command that looks at the file of etcd that it is given (etcd.Examine).
+const ExamineCommand = "examine-etcd"
+
 // mended is a datastore that is restored from the newest good snapshot if it is damaged.
 type mended struct {
 	*datastore.Store
@@ -224,17 +230,36 @@ type mended struct {
 
 // Start implements lifecycle.Component.
 func (m *mended) Start(ctx context.Context) error {
-	err := m.Store.Start(ctx)
+	err := m.examine(ctx)
+	if err == nil {
+		err = m.Store.Start(ctx)
+	}
 	if err == nil || !damaged(err) || ctx.Err() != nil {
 		return err
 	}
 	if mending := m.s.mend(ctx, err); mending != nil {
 		return errors.Join(err, mending)
 	}
-	return m.Store.Start(ctx)
+	// etcd that has given up leaves something behind in its process.
+	return &process.RestartError{Reason: "the datastore was restored: starting anew with it"}
 }
 
-func damaged(err error) bool { return errors.As(err, new(*sqlite.DamagedError)) }
+// examine looks at etcd's file before etcd does, which would end this process if it came upon damage: in another one.
+func (m *mended) examine(ctx context.Context) error {
+	if m.s.cfg.DatastoreEndpoint != "" || !etcd.Exists(m.s.data.Etcd()) {
+		return nil
+	}
+	out, err := exec.CommandContext(ctx, "/proc/self/exe", ExamineCommand, m.s.data.EtcdFile()).CombinedOutput()
+	if exit := new(exec.ExitError); errors.As(err, &exit) && exit.ExitCode() > 0 { // not one that was killed
+		detail, _, _ := strings.Cut(strings.TrimSpace(string(out)), "\n")
+		return &etcd.DamagedError{Dir: m.s.data.Etcd(), Detail: detail}
+	}
+	return nil
+}
+
+func damaged(err error) bool {
+	return errors.As(err, new(*sqlite.DamagedError)) || errors.As(err, new(*etcd.DamagedError))
+}
 
 // mend puts the newest good snapshot in the place of a damaged datastore, and says so as loudly as it can: here, in labk status and in an event (LABK088).
 func (s *server) mend(ctx context.Context, cause error) error {
@@ -264,7 +289,7 @@ func (s *server) mend(ctx context.Context, cause error) error {
 			continue
 		}
 		s.say("taking the newest good snapshot, %s of %s: what changed in the cluster since then is lost", plan.Name, plan.Created.Format("2006-01-02 15:04 UTC"))
-		return s.applyRestore(ctx)
+		return nil // the next start puts it in its place
 	}
 	return fmt.Errorf("and no snapshot can take its place: %w", errors.Join(bad...))
 }

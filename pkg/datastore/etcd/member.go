@@ -77,7 +77,7 @@ func Exists(dir string) bool {
 	return err == nil
 }
 
-// Start implements lifecycle.Component: the member leads and clients are served when it returns.
+// Start implements lifecycle.Component: the member leads and clients are served when it returns. Files that can't be trusted are a *DamagedError; they are left as they are.
 func (m *Member) Start(ctx context.Context) error {
 	if err := os.MkdirAll(m.opts.Dir, 0o700); err != nil {
 		return fmt.Errorf("make etcd's folder: %w", err)
@@ -91,10 +91,10 @@ func (m *Member) Start(ctx context.Context) error {
 	select {
 	case err := <-started:
 		if err != nil {
-			return fmt.Errorf("start etcd over %s: %w", m.opts.Dir, err)
+			return judge(m.opts.Dir, fmt.Errorf("start etcd over %s: %w", m.opts.Dir, err))
 		}
 	case err := <-m.logger.gaveUp:
-		return fmt.Errorf("start etcd over %s: %w: if its disk is well, restore a snapshot", m.opts.Dir, err)
+		return judge(m.opts.Dir, fmt.Errorf("start etcd over %s: %w: if its disk is well, restore a snapshot", m.opts.Dir, err))
 	}
 	if err := m.serve(ctx); err != nil {
 		m.etcd.Close()

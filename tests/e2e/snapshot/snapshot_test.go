@@ -265,7 +265,7 @@ func (s *story) damage(t *testing.T) {
 	}
 	s.configMap(t, "too-late")
 	s.see(t)
-	s.spoil(t)
+	spoil(t, s.Cluster, database)
 	s.Server.Start(t, "--node-name", s.serverName)
 	s.Server.WaitUp(t)
 	if log := s.Server.Log(); !strings.Contains(log, "DATASTORE IS DAMAGED") {
@@ -293,7 +293,7 @@ func (s *story) damage(t *testing.T) {
 
 // damageForGood leaves nothing to restore from: nothing is touched then.
 func (s *story) damageForGood(t *testing.T) {
-	s.spoil(t)
+	spoil(t, s.Cluster, database)
 	s.Sh(t, "for f in /var/lib/labk/server/snapshots/*.snapshot; do truncate -s 3000 $f; done")
 	sum := s.Sh(t, "sha256sum "+database)
 	s.Server.Start(t, "--node-name", s.serverName)
@@ -308,11 +308,43 @@ func (s *story) damageForGood(t *testing.T) {
 	}
 }
 
-// spoil stops labk and writes over pages in the middle of its datastore.
-func (s *story) spoil(t *testing.T) {
-	s.Server.Signal(t, syscall.SIGKILL)
-	_ = s.Server.Wait(t) // it was killed
-	file, err := s.Host.Path(database)
+// TestEtcd restores etcd: the same, but for the files.
+func TestEtcd(t *testing.T) {
+	c := cluster.Start(t, cluster.Options{Args: []string{"--datastore", "etcd", "--disable-agent"}})
+	s := &story{Cluster: c}
+	s.configMap(t, "kept")
+	if result := s.Labk(t, "snapshot", "save"); result.Code != 0 {
+		t.Fatalf("%+v", result)
+	}
+	s.configMap(t, "too-late")
+	s.see(t)
+	before := s.revision
+	spoil(t, c, "/var/lib/labk/server/etcd/member/snap/db")
+	c.Server.Start(t, "--datastore", "etcd", "--disable-agent")
+	c.Server.WaitUp(t)
+	if _, err := s.Client(t).CoreV1().ConfigMaps("default").Get(t.Context(), "kept", metav1.GetOptions{}); err != nil {
+		t.Error(err)
+	}
+	if _, err := s.Client(t).CoreV1().ConfigMaps("default").Get(t.Context(), "too-late", metav1.GetOptions{}); !apierrors.IsNotFound(err) {
+		t.Errorf("what came after the snapshot: %v", err)
+	}
+	if s.see(t); s.revision <= before {
+		t.Errorf("revision %d after %d", s.revision, before)
+	}
+	if out := s.Sh(t, "ls -d /var/lib/labk/server/etcd.damaged-* /var/lib/labk/server/etcd/member"); len(strings.Fields(out)) != 2 {
+		t.Errorf("the folders: %s", out)
+	}
+	if result := s.Labk(t, "status"); !strings.Contains(result.Stdout, "LABK088") {
+		t.Errorf("%+v", result)
+	}
+}
+
+// spoil kills labk and writes over most pages of its datastore.
+func spoil(t *testing.T, c *cluster.Cluster, database string) {
+	t.Helper()
+	c.Server.Signal(t, syscall.SIGKILL)
+	_ = c.Server.Wait(t) // it was killed
+	file, err := c.Host.Path(database)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -325,7 +357,7 @@ func (s *story) spoil(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer out.Close()
-	for at := info.Size() / 4; at < info.Size()*3/4; at += 4096 {
+	for at := int64(2 * 4096); at < info.Size()*3/4; at += 4096 { // not the first two: that it is a database is still to be seen
 		if _, err := out.WriteAt([]byte(strings.Repeat("damage", 500)), at); err != nil {
 			t.Fatal(err)
 		}
