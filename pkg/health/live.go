@@ -49,7 +49,7 @@ func liveProbes() []Probe {
 		}, look: lookKind, live: true, again: Often},
 		{Fault: Fault{
 			Code: "LABK092", Title: "etcd's room", Severity: Fatal,
-			Cause:  "etcd takes no more writes: its disk has less than 64 MiB free, or its file has reached 8 GiB. Reads and pods go on, and writes too, a minute after there is room.",
+			Cause:  "etcd takes no more writes: its disk has less than 64 MiB free, or its file has reached 8 GiB. Reads and pods go on, and writes too, seconds after there is room.",
 			Remedy: "free space on the disk of the data folder, or delete objects that a program of yours has made without end",
 		}, look: askLive("there is room", func(l *Live) func(context.Context) error { return l.Room }), live: true, again: Often},
 	}

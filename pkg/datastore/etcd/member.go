@@ -18,9 +18,7 @@ import (
 	"time"
 
 	"go.etcd.io/etcd/server/v3/embed"
-	"go.etcd.io/etcd/server/v3/etcdserver/api/v3rpc"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/keepalive"
 )
 
 // What a member is called, and what it calls its address among members while it is alone.
@@ -61,10 +59,11 @@ type Member struct {
 	rpc    *grpc.Server
 	cancel context.CancelFunc
 	done   chan struct{} // closed when the caretaker has ended
+	free   func(dir string) (bytes int64, ok bool)
 }
 
 // New returns a member that is not yet running.
-func New(o Options) *Member { return &Member{opts: o, logger: newBridge(o.Log)} }
+func New(o Options) *Member { return &Member{opts: o, logger: newBridge(o.Log), free: freeBytes} }
 
 // Name implements lifecycle.Component.
 func (m *Member) Name() string { return "etcd" }
@@ -124,10 +123,7 @@ func (m *Member) serve(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	m.rpc = v3rpc.Server(server, nil, nil,
-		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: embed.DefaultGRPCKeepAliveMinTime}),
-		grpc.KeepaliveParams(keepalive.ServerParameters{Time: embed.DefaultGRPCKeepAliveInterval, Timeout: embed.DefaultGRPCKeepAliveTimeout}),
-	)
+	m.rpc = newRPC(server)
 	go func() { _ = m.rpc.Serve(listener) }() // until Stop
 	return nil
 }
