@@ -70,6 +70,15 @@ func TestFailingDisk(t *testing.T) {
 	}{{syscall.EROFS, "is its disk mounted read-only"}, {syscall.EIO, "see dmesg"}, {syscall.ENOSPC, "no space is left"}} {
 		t.Run(tc.fault.Error(), func(t *testing.T) {
 			n.unharmed(t, tc.want, "/var/lib/labk/server/db/state.db", func() { disk.Fail(tc.fault) }, func() { disk.Fail(0) })
+			// A start, with SQLite's log as a kill has left it, says the same: what cannot be read now is not damaged.
+			c.Server.Signal(t, syscall.SIGKILL)
+			_ = c.Server.Wait(t) // it was killed
+			disk.Fail(tc.fault)
+			c.Labk(t, append([]string{"server"}, alone...)...).Refused(t, 1, "/var/lib/labk/server/db/state.db", tc.want)
+			disk.Fail(0)
+			c.Server.Start(t, alone...)
+			c.Server.WaitUp(t)
+			n.verify(t)
 		})
 	}
 }
