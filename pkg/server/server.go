@@ -133,7 +133,7 @@ func (s *server) addControlPlane(g *lifecycle.Group, node net.IP) (*controlplane
 	}
 	controlplane.Prepare()
 	s.store = datastore.New(datastore.Options{Config: s.cfg, Data: s.data, Socket: paths.KineSocket, Log: slog.New(logr.ToSlogHandler(klog.Background())), Say: s.say})
-	options := controlplane.Options{Config: s.cfg, Data: s.data, Credentials: s.id.credentials, Datastore: s.store.Endpoints(), DatastoreTLS: s.store.TLS(), Advertise: advertise,
+	options := controlplane.Options{Config: s.cfg, Data: s.data, Credentials: s.id.credentials, Datastore: s.store.Endpoints(), DatastoreTLS: s.store.TLS(), DatastoreDial: s.store.Dial(), Advertise: advertise,
 		OpenPrefix: handout.Prefix, Open: func(ctx context.Context) http.Handler { return handout.New(ctx, labk.InstallScript) }}
 	api, err := controlplane.NewAPIServer(options)
 	if err != nil {
