@@ -214,6 +214,18 @@ func (s *Store) Room(context.Context) error {
 	return nil
 }
 
+// Writes is an error while the datastore in this process refuses changes, because its disk does. It needs a store that has started.
+func (s *Store) Writes(context.Context) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if b, ok := s.engine.(*behind); ok {
+		if r, ok := b.backend.(interface{ Refusing() error }); ok {
+			return r.Refusing()
+		}
+	}
+	return nil
+}
+
 func (s *Store) pinger() (*clientv3.Client, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

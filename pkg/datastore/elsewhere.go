@@ -55,8 +55,7 @@ func openKine(ctx context.Context, c *config.Config) (*kine, error) {
 	run, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer context.AfterFunc(ctx, cancel)()
 	k := &kine{run: run, cancel: cancel, wg: new(sync.WaitGroup)}
-	var err error
-	_, k.Backend, err = drivers.New(run, k.wg, &drivers.Config{
+	_, backend, err := drivers.New(run, k.wg, &drivers.Config{
 		Endpoint:             c.DatastoreEndpoint,
 		BackendTLSConfig:     tls.Config{CAFile: c.DatastoreCAFile, CertFile: c.DatastoreCertFile, KeyFile: c.DatastoreKeyFile},
 		ConnectionPoolConfig: generic.ConnectionPoolConfig{MaxIdle: 8},
@@ -71,6 +70,7 @@ func openKine(ctx context.Context, c *config.Config) (*kine, error) {
 		cancel()
 		return nil, err
 	}
+	k.Backend = &oneWriter{Backend: backend}
 	return k, nil
 }
 

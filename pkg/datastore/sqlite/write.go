@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/k3s-io/kine/pkg/server"
@@ -270,8 +272,7 @@ func (s *Store) save(b *batch) error {
 		s.writer.failed = true
 		return s.unwritable(err)
 	}
-	if s.writer.told {
-		s.writer.told = false
+	if s.refusing.Swap(nil) != nil {
 		s.opts.Say("the datastore takes changes again")
 	}
 	return nil
@@ -325,11 +326,18 @@ func (w *writer) usable() error {
 // unwritable is what callers are told, and the log once.
 func (s *Store) unwritable(err error) error {
 	reason := s.reason(err)
-	if !s.writer.told {
-		s.writer.told = true
+	if s.refusing.Swap(&reason) == nil {
 		s.opts.Say("the datastore refuses changes: %s", reason)
 	}
 	return status.Error(codes.ResourceExhausted, "labk's datastore can't write, nothing was changed: "+reason)
+}
+
+// Refusing is an error while changes are refused, as the last one was: it says why and what to do.
+func (s *Store) Refusing() error {
+	if reason := s.refusing.Load(); reason != nil {
+		return errors.New(*reason)
+	}
+	return nil
 }
 
 // reason says why writing failed, and what to do.
@@ -345,6 +353,9 @@ func (s *Store) reason(err error) string {
 			if full(s.opts.Path) {
 				return fmt.Sprintf("no space is left on the disk of %s: free some", s.opts.Path)
 			}
+			if readOnly(filepath.Dir(s.opts.Path)) {
+				return fmt.Sprintf("%s can't be written to (%v): is its disk mounted read-only?", s.opts.Path, err)
+			}
 			return fmt.Sprintf("the disk of %s fails (%v): see dmesg", s.opts.Path, err)
 		}
 	}
@@ -355,6 +366,15 @@ func (s *Store) reason(err error) string {
 func full(path string) bool {
 	var fs unix.Statfs_t
 	return unix.Statfs(path, &fs) == nil && fs.Bavail*uint64(fs.Bsize) < 1<<20
+}
+
+// readOnly tells whether the folder's disk has become read-only: SQLite takes that for a failure of the disk, as its files were opened before.
+func readOnly(dir string) bool {
+	file, err := os.CreateTemp(dir, ".labk-check-*")
+	if err == nil {
+		_ = errors.Join(file.Close(), os.Remove(file.Name())) // it is well again
+	}
+	return errors.Is(err, unix.EROFS)
 }
 
 // publish shows a batch to readers and watchers.
