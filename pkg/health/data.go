@@ -46,8 +46,8 @@ func dataProbes() []Probe {
 		}, look: lookLock, asRoot: true},
 		{Fault: Fault{
 			Code: "LABK044", Title: "database", Severity: Fatal,
-			Cause:  "The SQLite file of the datastore is damaged: not a database, or shorter than it says itself. Never written over: what is left in it can still be saved.",
-			Remedy: "put a copy back (labk upgrade leaves before-VERSION.db beside it), or move the file aside to begin with an empty cluster",
+			Cause:  "The SQLite file of the datastore is damaged: not a database, or shorter than it says itself. Never written over: what is left in it can still be saved. It is a warning where labk has a snapshot: at its start labk sets the file aside and restores that.",
+			Remedy: "bring a snapshot back with labk snapshot restore FILE (one other node keeps a copy in agent/snapshots of its data folder), or move the file aside to begin with an empty cluster",
 		}, look: lookDatabase, asRoot: true}, // before a start only: see lookDatabase
 		{Fault: Fault{
 			Code: "LABK045", Title: "database's size", Severity: Warning,

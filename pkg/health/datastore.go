@@ -12,6 +12,21 @@ import (
 func datastoreProbes() []Probe {
 	return []Probe{
 		{Fault: Fault{
+			Code: "LABK090", Title: "datastore elsewhere", Severity: Fatal,
+			Cause:  "The database of datastore-endpoint does not answer. Pods go on; nothing in the cluster can be changed, and much cannot be read. labk keeps trying, and all goes on by itself once it is back.",
+			Remedy: "see that the database runs and can be reached from this PC",
+		}, look: lookElsewhere, live: true, again: Often},
+		{Fault: Fault{
+			Code: "LABK091", Title: "kind of datastore", Severity: Warning,
+			Cause:  "The datastore could not be taken over by the one that the option datastore asks for, and has stayed where it was. Nothing is lost, and everything works from there.",
+			Remedy: "see at the start what was in the way (journalctl -u labk), such as a full disk, and restart labk; or set the option datastore to what it was",
+		}, look: lookKind, live: true, again: Often},
+		{Fault: Fault{
+			Code: "LABK092", Title: "etcd's room", Severity: Fatal,
+			Cause:  "etcd takes no more writes: its disk has less than 64 MiB free, or its file has reached 8 GiB. Reads and pods go on, and writes too, seconds after there is room.",
+			Remedy: "free space on the disk of the data folder, or delete objects that a program of yours has made without end",
+		}, look: askLive("there is room", func(l *Live) func(context.Context) error { return l.Room }), live: true, again: Often},
+		{Fault: Fault{
 			Code: "LABK093", Title: "datastore's writes", Severity: Fatal,
 			Cause:  "The datastore refuses changes, because its disk does: it is full, was made read-only (the kernel does so when it finds it damaged), or fails. Reads and pods go on, nothing that was acknowledged is lost, and changes are taken again as soon as the disk takes them.",
 			Remedy: "free space on the disk of the data folder; for one that is read-only or fails see dmesg, and replace the disk",

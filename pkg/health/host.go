@@ -59,6 +59,16 @@ type Live struct {
 	Datastore, Room, Writes func(ctx context.Context) error
 	// Slow names the components that have been starting for longer than StartLimit, and what they wait for.
 	Slow func() []string
+	// Snapshots tells how a server's snapshots stand.
+	Snapshots func() Snapshots
+}
+
+// Snapshots is how snapshots of the cluster stand.
+type Snapshots struct {
+	// Error is why the last could not be made, CopyError why no other node has a copy of the newest; empty if all is well.
+	Error, CopyError string
+	// Overdue tells that one should have been made for more than an hour.
+	Overdue bool
 }
 
 // Port is a TCP port that labk listens on.

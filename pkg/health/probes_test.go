@@ -20,7 +20,7 @@ type probeCase struct {
 }
 
 func allCases() []probeCase {
-	return slices.Concat(probeCases, reachCases, inotifyCases, datastoreCases, liveCases)
+	return slices.Concat(probeCases, reachCases, inotifyCases, datastoreCases, liveCases, snapshotCases)
 }
 
 var probeCases = []probeCase{
@@ -95,11 +95,15 @@ var probeCases = []probeCase{
 	{"LABK044", "short", func(f *fake) { f.database(func(b []byte) []byte { return b[:50] }) }, Fail, "50 bytes are too few"},
 	{"LABK044", "less than a page", func(f *fake) { f.database(func(b []byte) []byte { return b[:200] }) }, Fail, "less than one page"},
 	{"LABK044", "page size", func(f *fake) { f.database(func(b []byte) []byte { b[17] = 1; return b }) }, Fail, "impossible"},
-	{"LABK044", "cut off", func(f *fake) { f.database(func(b []byte) []byte { return b[:4096] }) }, Fail, "put a copy back"},
+	{"LABK044", "cut off", func(f *fake) { f.database(func(b []byte) []byte { return b[:4096] }) }, Fail, "labk snapshot restore"},
 	{"LABK044", "cut off, but logged", func(f *fake) {
 		f.put(f.data().Database()+"-wal", "x")
 		f.database(func(b []byte) []byte { return b[:4096] })
 	}, Pass, "state.db"},
+	{"LABK044", "cut off, with a snapshot", func(f *fake) {
+		f.database(func(b []byte) []byte { return b[:4096] })
+		f.put(f.data().Snapshots()+"/a.snapshot", "x")
+	}, Warn, "takes the newest good snapshot"},
 	{"LABK044", "good", func(f *fake) { f.database(func(b []byte) []byte { return b }) }, Pass, "state.db"},
 	{"LABK044", "empty", func(f *fake) { f.database(func([]byte) []byte { return nil }) }, Pass, "state.db"},
 	{"LABK044", "agent", func(f *fake) { f.Server = false; f.database(func(b []byte) []byte { return b[:50] }) }, Pass, "not here"},

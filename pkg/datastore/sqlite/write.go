@@ -272,9 +272,7 @@ func (s *Store) save(b *batch) error {
 		s.writer.failed = true
 		return s.unwritable(err)
 	}
-	if s.writer.told {
-		s.writer.told = false
-		s.refusing.Store(nil)
+	if s.refusing.Swap(nil) != nil {
 		s.opts.Say("the datastore takes changes again")
 	}
 	return nil
@@ -328,9 +326,7 @@ func (w *writer) usable() error {
 // unwritable is what callers are told, and the log once.
 func (s *Store) unwritable(err error) error {
 	reason := reason(s.opts.Path, err)
-	s.refusing.Store(&reason)
-	if !s.writer.told {
-		s.writer.told = true
+	if s.refusing.Swap(&reason) == nil {
 		s.opts.Say("the datastore refuses changes: %s", reason)
 	}
 	return status.Error(codes.ResourceExhausted, "labk's datastore can't write, nothing was changed: "+reason)
