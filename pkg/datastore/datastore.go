@@ -7,12 +7,14 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"strings"
 	"sync"
 
 	"go.etcd.io/etcd/client/pkg/v3/transport"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
+	"google.golang.org/grpc"
 
 	"github.com/labk/labk/pkg/config"
 	"github.com/labk/labk/pkg/datastore/dump"
@@ -154,6 +156,9 @@ func (s *Store) client(ctx context.Context, endpoints []string, files transport.
 			return nil, fmt.Errorf("speak to the datastore: %w", err)
 		}
 		cfg.TLS = tls
+	}
+	if dial := s.Dial(); dial != nil {
+		cfg.DialOptions = []grpc.DialOption{grpc.WithContextDialer(func(ctx context.Context, address string) (net.Conn, error) { return dial(ctx, "tcp", address) })}
 	}
 	client, err := clientv3.New(cfg)
 	if err != nil {

@@ -142,7 +142,7 @@ func (s *server) addControlPlane(g *lifecycle.Group, node net.IP) (*controlplane
 	if err != nil {
 		return nil, nil, err
 	}
-	options := controlplane.Options{Config: s.cfg, Data: s.data, Credentials: s.id.credentials, Datastore: s.store.Endpoints(), DatastoreTLS: s.store.TLS(), Advertise: advertise,
+	options := controlplane.Options{Config: s.cfg, Data: s.data, Credentials: s.id.credentials, Datastore: s.store.Endpoints(), DatastoreTLS: s.store.TLS(), DatastoreDial: s.store.Dial(), Advertise: advertise,
 		OpenPrefix: handout.Prefix, Open: snapshots.beside(func(ctx context.Context) http.Handler { return handout.New(ctx, labk.InstallScript) })}
 	api, err := controlplane.NewAPIServer(options)
 	if err != nil {

@@ -202,8 +202,8 @@ func TestSeed(t *testing.T) {
 		}
 		return fmt.Sprint(p.Cut(Some), p.content("3"), p.content("30"))
 	}
-	if once(1) != once(1) || once(1) == once(2) {
-		t.Errorf("seed 1: %q, again %q; seed 2: %q", once(1), once(1), once(2))
+	if first, again, other := once(1), once(1), once(2); first != again || first == other {
+		t.Errorf("seed 1: %q, again %q; seed 2: %q", first, again, other)
 	}
 }
 

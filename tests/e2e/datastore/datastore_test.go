@@ -29,7 +29,7 @@ func TestFullDisk(t *testing.T) {
 	c := cluster.Start(t, cluster.Options{Args: alone, Before: func(c *cluster.Cluster) {
 		c.Sh(t, "mkdir -p /var/lib/labk && mount -t tmpfs -o size=16g tmpfs /var/lib/labk")
 	}})
-	n := &notes{Cluster: c, known: map[string]string{}}
+	n := newNotes(t, c)
 	n.write(t, 20, 1000)
 	n.unharmed(t, "no space is left on the disk of /var/lib/labk/server/db/state.db", "free some", func() {
 		used, err := strconv.Atoi(c.Sh(t, "df --output=used -BM /var/lib/labk | tail -n 1 | tr -dc 0-9"))
@@ -62,14 +62,23 @@ func TestFailingDisk(t *testing.T) {
 	c := cluster.Start(t, cluster.Options{Args: alone, Before: func(c *cluster.Cluster) {
 		c.Server.Mount(t, disk, "/var/lib/labk/server/db")
 	}})
-	n := &notes{Cluster: c, known: map[string]string{}}
+	n := newNotes(t, c)
 	n.write(t, 20, 1000)
 	for _, tc := range []struct {
 		fault syscall.Errno
 		want  string
-	}{{syscall.EROFS, "mounted read-only"}, {syscall.EIO, "see dmesg"}, {syscall.ENOSPC, "no space is left"}} {
+	}{{syscall.EROFS, "is its disk mounted read-only"}, {syscall.EIO, "see dmesg"}, {syscall.ENOSPC, "no space is left"}} {
 		t.Run(tc.fault.Error(), func(t *testing.T) {
 			n.unharmed(t, tc.want, "/var/lib/labk/server/db/state.db", func() { disk.Fail(tc.fault) }, func() { disk.Fail(0) })
+			// A start, with SQLite's log as a kill has left it, says the same: what cannot be read now is not damaged.
+			c.Server.Signal(t, syscall.SIGKILL)
+			_ = c.Server.Wait(t) // it was killed
+			disk.Fail(tc.fault)
+			c.Labk(t, append([]string{"server"}, alone...)...).Refused(t, 1, "/var/lib/labk/server/db/state.db", tc.want)
+			disk.Fail(0)
+			c.Server.Start(t, alone...)
+			c.Server.WaitUp(t)
+			n.verify(t)
 		})
 	}
 }
@@ -77,9 +86,9 @@ func TestFailingDisk(t *testing.T) {
 // TestTwoServers starts a second server over the folder of one that runs, as from another container with the same volume: with processes and mounts of its own.
 func TestTwoServers(t *testing.T) {
 	c := cluster.Start(t, cluster.Options{Args: alone})
-	n := &notes{Cluster: c, known: map[string]string{}}
+	n := newNotes(t, c)
 	n.write(t, 3, 1000)
-	argv := append([]string{"unshare", "--pid", "--mount", "--fork", "--kill-child", "--mount-proc", c.Program(), "server"}, alone...)
+	argv := append([]string{"unshare", "--pid", "--mount", "--fork", "--kill-child", "--mount-proc", c.Program(), "server", "--https-listen-port=7443"}, alone...)
 	c.Exec(t, nil, argv...).Refused(t, 1, "/var/lib/labk", "in use by another labk")
 	n.verify(t)
 	n.write(t, 3, 1000)
@@ -89,6 +98,16 @@ func TestTwoServers(t *testing.T) {
 type notes struct {
 	*cluster.Cluster
 	known map[string]string
+}
+
+// newNotes waits until the controllers run, too: a first start that cannot write what they need ends with the reason.
+func newNotes(t *testing.T, c *cluster.Cluster) *notes {
+	t.Helper()
+	cluster.Eventually(t, cluster.Limit, "what a controller makes", func() error {
+		_, err := c.Client(t).CoreV1().ConfigMaps("default").Get(t.Context(), "kube-root-ca.crt", metav1.GetOptions{})
+		return err
+	})
+	return &notes{Cluster: c, known: map[string]string{}}
 }
 
 // write makes some, which must work.
