@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
-	"time"
 
 	"github.com/k3s-io/kine/pkg/server"
 
@@ -122,7 +121,7 @@ func (s *Store) load(ctx context.Context) error {
 	x.compacted, x.revision = compacted, max(x.revision, compacted)
 	x.keys.Scan(func(e *entry) bool {
 		if v := e.newest(); v.lease > 0 && !v.deleted {
-			s.leases.add(e.key, v.mod, time.Duration(v.lease)*time.Second)
+			s.leases.add(e.key, v.mod, life(v.lease))
 		}
 		return true
 	})
