@@ -7,7 +7,7 @@ set -euo pipefail
 
 build="gcc libc6-dev libseccomp-dev pkg-config"
 run="nftables netbase mount"
-test="buildah debootstrap debian-archive-keyring iptables iproute2 conntrack shellcheck busybox-static openssl procps util-linux zsh fish man-db postgresql mariadb-server etcd-server"
+test="buildah debootstrap debian-archive-keyring iptables iproute2 conntrack shellcheck busybox-static openssl procps util-linux zsh fish man-db postgresql mariadb-server etcd-server strace"
 
 need=""
 for arg in "$@"; do

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"net/url"
 	"slices"
 	"strings"
@@ -74,25 +75,14 @@ func (s *Store) probeEtcd(ctx context.Context) error {
 }
 
 func (s *Store) probeMember(ctx context.Context, endpoint string) error {
-	u, err := url.Parse(endpoint)
-	if err != nil {
-		return err
-	}
 	files := s.TLS()
-	var connection net.Conn
-	if u.Scheme == "https" {
-		cfg, err := files.ClientConfig()
-		if err != nil {
-			return &refusedError{err, "name files in PEM with datastore-cafile, datastore-certfile and datastore-keyfile"}
-		}
-		connection, err = (&tls.Dialer{Config: cfg}).DialContext(ctx, "tcp", u.Host)
-		if err != nil {
-			return err
-		}
-	} else if connection, err = (&net.Dialer{}).DialContext(ctx, "tcp", u.Host); err != nil {
+	cfg, err := files.ClientConfig()
+	if err != nil {
+		return &refusedError{err, "name files in PEM with datastore-cafile, datastore-certfile and datastore-keyfile"}
+	}
+	if err := call(ctx, endpoint, cfg); err != nil {
 		return err
 	}
-	_ = connection.Close()
 	client, err := s.client(ctx, []string{endpoint}, files)
 	if err != nil {
 		return err
@@ -103,6 +93,24 @@ func (s *Store) probeMember(ctx context.Context, endpoint string) error {
 		return &refusedError{err, "give a certificate whose name is a user that may read and write everything below /registry with datastore-certfile and datastore-keyfile"}
 	}
 	return err
+}
+
+// call asks for a page. What the page says is not looked at, nor whether there is one: with TLS 1.3 only an answer tells that the server has taken this side's certificate.
+func call(ctx context.Context, endpoint string, cfg *tls.Config) error {
+	transport := &http.Transport{TLSClientConfig: cfg, DisableKeepAlives: true}
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, endpoint+"/version", nil)
+	if err != nil {
+		return err
+	}
+	response, err := transport.RoundTrip(request)
+	if err == nil {
+		return response.Body.Close()
+	}
+	var dial *net.OpError
+	if errors.As(judgeTLS(err), new(*refusedError)) || errors.As(err, &dial) && dial.Op == "dial" || ctx.Err() != nil {
+		return err
+	}
+	return nil
 }
 
 // probePostgres connects as kine's driver does. That the database is not there yet is no fault: kine makes it.

@@ -96,14 +96,14 @@ func (l *clients) each(ctx context.Context, count int, do func(c *caller, i int)
 	return outcome{perSecond: float64(count) / all.Seconds(), sorted: took}, errors.Join(append(errs, context.Cause(ctx))...)
 }
 
-// maps are ConfigMaps with the versions that the API gave them last.
-type maps struct {
+// configMaps are ConfigMaps with the versions that the API gave them last.
+type configMaps struct {
 	of   *clients
 	made []v1.ConfigMap
 }
 
-func (l *clients) maps(prefix string, count int) *maps {
-	m := &maps{of: l, made: make([]v1.ConfigMap, count)}
+func (l *clients) maps(prefix string, count int) *configMaps {
+	m := &configMaps{of: l, made: make([]v1.ConfigMap, count)}
 	for i := range m.made {
 		m.made[i].ObjectMeta = metav1.ObjectMeta{Name: fmt.Sprintf("%s-%05d", prefix, i)}
 		m.made[i].Data = map[string]string{"data": text()}
@@ -124,7 +124,7 @@ func text() string {
 func serializer() *protobuf.Serializer { return protobuf.NewSerializer(scheme.Scheme, scheme.Scheme) }
 
 // send sends a ConfigMap and keeps what the API made of it.
-func (m *maps) send(c *caller, method, path string, i int) error {
+func (m *configMaps) send(c *caller, method, path string, i int) error {
 	m.made[i].TypeMeta = metav1.TypeMeta{APIVersion: "v1", Kind: "ConfigMap"}
 	var body bytes.Buffer
 	s := serializer()
@@ -140,22 +140,24 @@ func (m *maps) send(c *caller, method, path string, i int) error {
 	return err
 }
 
-func (m *maps) path(i int) string { return m.of.folder + "/" + m.made[i].Name }
+func (m *configMaps) path(i int) string { return m.of.folder + "/" + m.made[i].Name }
 
-func (m *maps) create(c *caller, i int) error { return m.send(c, http.MethodPost, m.of.folder, i) }
+func (m *configMaps) create(c *caller, i int) error {
+	return m.send(c, http.MethodPost, m.of.folder, i)
+}
 
 // update replaces the data of the version that it knows.
-func (m *maps) update(c *caller, i int) error {
+func (m *configMaps) update(c *caller, i int) error {
 	m.made[i].Data["data"] = text()
 	return m.send(c, http.MethodPut, m.path(i), i)
 }
 
-func (m *maps) read(c *caller, i int) error {
+func (m *configMaps) read(c *caller, i int) error {
 	_, err := c.get(m.path(i % len(m.made)))
 	return err
 }
 
-func (m *maps) delete(c *caller, i int) error {
+func (m *configMaps) delete(c *caller, i int) error {
 	_, err := c.do(http.MethodDelete, m.path(i), nil, "")
 	return err
 }
@@ -170,7 +172,7 @@ func (c *caller) list(folder, encoding string) error {
 }
 
 // checkList checks that a list has all of the ConfigMaps.
-func (m *maps) checkList(c *caller) error {
+func (m *configMaps) checkList(c *caller) error {
 	answer, err := c.get(m.of.folder)
 	if err != nil {
 		return err

@@ -15,7 +15,7 @@ type step struct {
 }
 
 // steps are the parts of a load.
-func (m *maps) steps() []step {
+func (m *configMaps) steps() []step {
 	n := len(m.made)
 	return []step{
 		{"create", n, m.create, rowCreate, rowCreateP50, rowCreateP99},

@@ -22,17 +22,18 @@ func (s *store) writeProfiles(ctx context.Context, folder string) error {
 	}
 	turn := 0
 	works := map[string]func() error{
-		"writes": func() error {
+		"creations": func() error {
 			turn++
 			m := s.all.maps(fmt.Sprintf("profile-%d", turn), loadObjects)
-			for _, do := range []func(*caller, int) error{m.create, m.update, m.delete} {
+			for _, do := range []func(*caller, int) error{m.create, m.delete} {
 				if _, err := s.all.each(ctx, loadObjects, do); err != nil {
 					return err
 				}
 			}
 			return nil
 		},
-		"gets": func() error { _, err := s.all.each(ctx, loadReads, kept.read); return err },
+		"updates": func() error { _, err := s.all.each(ctx, loadObjects, kept.update); return err },
+		"gets":    func() error { _, err := s.all.each(ctx, loadReads, kept.read); return err },
 		"lists": func() error {
 			_, err := s.all.one().each(ctx, lists, func(c *caller, _ int) error { return c.list(s.all.folder, "") })
 			return err

@@ -13,6 +13,8 @@ import (
 // When the file is written anew. That takes about a second for each 100 MiB that live, and everybody waits meanwhile.
 const (
 	careInterval = time.Minute
+	// spaceInterval is how often the disk is looked at: fast ones fill up in seconds.
+	spaceInterval = 5 * time.Second
 	// garbageAllowed is how many bytes may lie idle in the file: new writes fill them, and a file that shrinks and grows all the time helps nobody.
 	garbageAllowed = 64 << 20
 	// quickToWrite is how many live bytes are written anew while the API waits; with more, only at a start or when there is need.
@@ -27,16 +29,19 @@ const (
 
 // takeCare looks after the file until ctx ends.
 func (m *Member) takeCare(ctx context.Context) {
-	tick := time.NewTicker(careInterval)
+	tick := time.NewTicker(spaceInterval)
 	defer tick.Stop()
-	for {
+	for tidied := time.Now(); ; {
 		m.makeSpace(ctx)
+		if time.Since(tidied) > careInterval {
+			m.tidy(quickToWrite)
+			tidied = time.Now()
+		}
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
 			return
 		}
-		m.tidy(quickToWrite)
 	}
 }
 
@@ -55,7 +60,7 @@ func (m *Member) tidy(limit int64) {
 // makeSpace sees to it that etcd refuses writes, and goes on reading, while the disk is full, and takes them again when there is room; and that a file which has
 // reached the quota loses all that does not live.
 func (m *Member) makeSpace(ctx context.Context) {
-	free, ok := freeBytes(m.opts.Dir)
+	free, ok := m.free(m.opts.Dir)
 	alarmed := m.alarmed()
 	switch {
 	case ok && free < diskFull && !alarmed:
@@ -84,7 +89,7 @@ func (m *Member) Room() error {
 	if !m.alarmed() {
 		return nil
 	}
-	free, _ := freeBytes(m.opts.Dir)
+	free, _ := m.free(m.opts.Dir)
 	return fmt.Errorf("etcd takes no writes: %d MiB are free on its disk, and its file takes %d of %d MiB", free>>20, m.etcd.Server.Backend().Size()>>20, int64(quota)>>20)
 }
 

@@ -10,11 +10,13 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.uber.org/zap"
 
 	"github.com/labk/labk/pkg/datastore/dump"
 )
@@ -27,7 +29,7 @@ func run(t *testing.T, dir string) (client *clientv3.Client, stop func()) {
 	if err := m.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	client, err := clientv3.New(clientv3.Config{Endpoints: []string{"unix://" + socket}})
+	client, err := clientv3.New(clientv3.Config{Endpoints: []string{"unix://" + socket}, Logger: zap.NewNop()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -245,4 +247,48 @@ func fileSize(t *testing.T, path string) int64 {
 		t.Fatal(err)
 	}
 	return info.Size()
+}
+
+// On a full disk etcd takes no writes, answers reads, and goes on when there is room.
+func TestFullDisk(t *testing.T) {
+	socket := filepath.Join(t.TempDir(), "s")
+	m := New(Options{Dir: filepath.Join(t.TempDir(), "etcd"), Listen: func(context.Context) (net.Listener, error) { return net.Listen("unix", socket) }})
+	var free atomic.Int64
+	free.Store(1 << 30)
+	m.free = func(string) (int64, bool) { return free.Load(), true }
+	if err := m.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	client, err := clientv3.New(clientv3.Config{Endpoints: []string{"unix://" + socket}, Logger: zap.NewNop()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	if _, err := client.Put(t.Context(), "/a", "1"); err != nil {
+		t.Fatal(err)
+	}
+	free.Store(diskFull - 1)
+	m.makeSpace(t.Context())
+	if _, err := client.Put(t.Context(), "/a", "2"); !errors.Is(err, rpctypes.ErrNoSpace) {
+		t.Errorf("a write on a full disk: %v", err)
+	}
+	if err := m.Room(); err == nil || !strings.Contains(err.Error(), "63 MiB are free") {
+		t.Errorf("it says %v", err)
+	}
+	if got, err := client.Get(t.Context(), "/a"); err != nil || string(got.Kvs[0].Value) != "1" {
+		t.Errorf("%+v, %v", got, err)
+	}
+	free.Store(diskAgain - 1)
+	m.makeSpace(t.Context())
+	if m.Room() == nil {
+		t.Error("that is not enough")
+	}
+	free.Store(diskAgain)
+	m.makeSpace(t.Context())
+	if _, err := client.Put(t.Context(), "/a", "2"); err != nil || m.Room() != nil {
+		t.Errorf("%v, %v", err, m.Room())
+	}
+	if err := m.Stop(t.Context()); err != nil {
+		t.Error(err)
+	}
 }

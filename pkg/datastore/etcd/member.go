@@ -59,10 +59,11 @@ type Member struct {
 	rpc    *grpc.Server
 	cancel context.CancelFunc
 	done   chan struct{} // closed when the caretaker has ended
+	free   func(dir string) (bytes int64, ok bool)
 }
 
 // New returns a member that is not yet running.
-func New(o Options) *Member { return &Member{opts: o, logger: newBridge(o.Log)} }
+func New(o Options) *Member { return &Member{opts: o, logger: newBridge(o.Log), free: freeBytes} }
 
 // Name implements lifecycle.Component.
 func (m *Member) Name() string { return "etcd" }

@@ -43,6 +43,7 @@ type database struct {
 // mistake is an endpoint, files that are other ones, and what labk has to say.
 type mistake struct {
 	endpoint string
+	place    string
 	files    map[string]string
 	want     []string
 }
@@ -188,8 +189,8 @@ func postgres(t *testing.T, c *cluster.Cluster) *database {
 		options: "datastore-cafile: " + ownCA + "\n", files: map[string]string{ownCA: tls.ca},
 	}
 	d.mistakes = map[string]mistake{
-		"wrong password": {"postgres://labk:wr0ng@" + address + ":5432/labk", nil, []string{"password authentication failed", "pg_hba.conf"}},
-		"wrong CA":       {d.endpoint, map[string]string{ownCA: newAuthority(t).ca}, []string{"unknown authority", "datastore-cafile"}},
+		"wrong password": {"postgres://labk:wr0ng@" + address + ":5432/labk", d.place, nil, []string{"password authentication failed", "pg_hba.conf"}},
+		"wrong CA":       {d.endpoint, d.place, map[string]string{ownCA: newAuthority(t).ca}, []string{"unknown authority", "datastore-cafile"}},
 	}
 	d.write(t, serverCert, tls.leaf(t, "db", net.ParseIP(address)))
 	d.write(t, "/var/lib/pgpassword", password)
@@ -210,7 +211,7 @@ func mariaDB(t *testing.T, c *cluster.Cluster) *database {
 		endpoint: "mysql://labk:" + password + "@tcp(" + address + ":3306)/labk", place: "mysql://labk@tcp(" + address + ":3306)/labk",
 	}
 	d.mistakes = map[string]mistake{
-		"wrong password": {"mysql://labk:wr0ng@tcp(" + address + ":3306)/labk", nil, []string{"Access denied", "GRANT ALL"}},
+		"wrong password": {"mysql://labk:wr0ng@tcp(" + address + ":3306)/labk", d.place, nil, []string{"Access denied", "GRANT ALL"}},
 	}
 	d.write(t, "/var/lib/users.sql", fmt.Sprintf("CREATE USER IF NOT EXISTS 'labk'@'%%' IDENTIFIED BY '%s';\nGRANT ALL ON labk.* TO 'labk'@'%%';\n", password))
 	d.sh(t, "install -d -o mysql -g mysql /var/lib/db && mariadb-install-db --no-defaults --datadir=/var/lib/db --user=mysql --auth-root-authentication-method=normal --skip-test-db")
@@ -234,10 +235,10 @@ func etcd(t *testing.T, c *cluster.Cluster) *database {
 		options: "datastore-cafile: " + ownCA + "\ndatastore-certfile: " + ownCert + "\ndatastore-keyfile: " + ownCert + "\n",
 		files:   map[string]string{ownCA: tls.ca, ownCert: tls.leaf(t, "labk")},
 	}
-	stranger := newAuthority(t)
+	stranger, one := newAuthority(t), "https://"+address+":2379"
 	d.mistakes = map[string]mistake{
-		"wrong CA":          {"https://" + address + ":2379", map[string]string{ownCA: stranger.ca}, []string{"unknown authority", "datastore-cafile"}},
-		"wrong certificate": {"https://" + address + ":2379", map[string]string{ownCert: stranger.leaf(t, "labk")}, []string{"datastore-certfile"}},
+		"wrong CA":          {one, one, map[string]string{ownCA: stranger.ca}, []string{"unknown authority", "datastore-cafile"}},
+		"wrong certificate": {one, one, map[string]string{ownCert: stranger.leaf(t, "labk")}, []string{"datastore-certfile"}},
 	}
 	for name, m := range d.mistakes {
 		merged := maps.Clone(d.files)
