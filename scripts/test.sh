@@ -7,10 +7,10 @@ cd "$(dirname "$0")/.."
 . scripts/env.sh
 
 # tested lists the packages that have tests: "race PACKAGE", or "plain PACKAGE" for one that links Kubernetes' own components, which would all be compiled once
-# more for the race detector.
+# more for the race detector. tests/storage is plain, too: it runs the datastores as users have them, and links about as much.
 tested() {
 	# shellcheck disable=SC2016 # Go's template
-	go list -f '{{if or .TestGoFiles .XTestGoFiles}}{{$how := "race"}}{{range .Deps}}{{if eq . "k8s.io/kubernetes/cmd/kubelet/app"}}{{$how = "plain"}}{{end}}{{end}}{{$how}} {{.ImportPath}}{{end}}' \
+	go list -f '{{if or .TestGoFiles .XTestGoFiles}}{{$how := "race"}}{{range .Deps}}{{if eq . "k8s.io/kubernetes/cmd/kubelet/app"}}{{$how = "plain"}}{{end}}{{end}}{{if eq .Name "storage"}}{{$how = "plain"}}{{end}}{{$how}} {{.ImportPath}}{{end}}' \
 		./cmd/... ./pkg/... ./package/... ./tests/... | grep -v /tests/e2e
 }
 

@@ -225,7 +225,7 @@ func (g *target) clear(ctx context.Context, t *testing.T) {
 		if string(kv.Key) == canary {
 			continue
 		}
-		if _, err := g.client.OptimisticDelete(ctx, string(kv.Key), kv.ModRevision, kubernetes.DeleteOptions{}); err != nil {
+		if _, err := g.client.OptimisticDelete(ctx, string(kv.Key), kv.ModRevision, kubernetes.DeleteOptions{GetOnFailure: true}); err != nil {
 			t.Fatalf("delete %q: %v", kv.Key, err)
 		}
 	}

@@ -1,6 +1,7 @@
 package storage
 
 import (
+	"math"
 	"testing"
 	"time"
 
@@ -39,6 +40,7 @@ func TestLeases(t *testing.T) {
 		s.put(prefix+"short", "x", 0, s.lease(2))
 		s.put(prefix+"long", "x", 0, s.lease(3600))
 		s.put(prefix+"plain", "x", 0)
+		s.put(prefix+"endless", "x", 0, kubernetes.PutOptions{LeaseID: b.endless(), GetOnFailure: true})
 		freed := s.put(prefix+"freed", "x", 0, s.lease(2))
 		s.put(prefix+"freed", "y", freed) // by a change without a lease
 		longer := s.put(prefix+"longer", "x", 0, s.lease(2))
@@ -52,7 +54,7 @@ func TestLeases(t *testing.T) {
 		p.kill()
 		p.start()
 		s.gone(prefix+"across", begin.Add(4*time.Second))
-		s.equal("what is left", s.keys(prefix), []string{prefix + "again", prefix + "freed", prefix + "long", prefix + "longer", prefix + "plain"})
+		s.equal("what is left", s.keys(prefix), []string{prefix + "again", prefix + "endless", prefix + "freed", prefix + "long", prefix + "longer", prefix + "plain"})
 
 		log := f.until(t, s.revision())
 		var expired []string
@@ -66,4 +68,12 @@ func TestLeases(t *testing.T) {
 			t.Errorf("the lease is forgotten: %v", kv)
 		}
 	})
+}
+
+// endless is a lease that no clock can count; none where etcd checks leases, and where kine would take it for one that has ended.
+func (b backend) endless() clientv3.LeaseID {
+	if b.name == sqliteName {
+		return math.MaxInt64
+	}
+	return clientv3.NoLease
 }

@@ -43,7 +43,7 @@ func TestStorageSuite(t *testing.T) {
 						}
 						p := b.place(t)
 						p.Compacts = compacting[c.name]
-						c.run(t.Context(), t, newFixture(t, p))
+						c.run(t.Context(), t, newFixture(t, p, ""))
 					})
 				}
 			}

@@ -35,6 +35,12 @@ type leases struct {
 
 func newLeases() *leases { return &leases{added: make(chan struct{}, 1)} }
 
+// life is how long a key with a lease of some seconds lives: a century at most, since what a time.Duration can't count would end at once.
+func life(seconds int64) time.Duration {
+	const century = 100 * 365 * 24 * 3600
+	return time.Duration(min(seconds, century)) * time.Second
+}
+
 // add notes that a version of a key ends after a time.
 func (l *leases) add(key string, mod int64, after time.Duration) {
 	l.mu.Lock()

@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/k3s-io/kine/pkg/server"
 
@@ -125,7 +124,7 @@ func (s *Store) load(ctx context.Context) error {
 	x.compacted, x.revision = compacted, max(x.revision, compacted)
 	x.keys.Scan(func(e *entry) bool {
 		if v := e.newest(); v.lease > 0 && !v.deleted {
-			s.leases.add(e.key, v.mod, time.Duration(v.lease)*time.Second)
+			s.leases.add(e.key, v.mod, life(v.lease))
 		}
 		return true
 	})

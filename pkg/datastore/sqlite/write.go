@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"time"
 
 	"github.com/k3s-io/kine/pkg/server"
 	"golang.org/x/sys/unix"
@@ -397,7 +396,7 @@ func (s *Store) publish(b *batch) {
 	close(changed)
 	for i := range b.rows {
 		if v := &b.rows[i].version; v.lease > 0 && !v.deleted {
-			s.leases.add(b.rows[i].key, v.mod, time.Duration(v.lease)*time.Second)
+			s.leases.add(b.rows[i].key, v.mod, life(v.lease))
 		}
 	}
 }
