@@ -21,6 +21,7 @@ import (
 	nodeutil "k8s.io/kubernetes/pkg/util/node"
 
 	"github.com/labk/labk/pkg/config"
+	"github.com/labk/labk/pkg/datastore/snapshot/replica"
 	"github.com/labk/labk/pkg/health"
 	"github.com/labk/labk/pkg/join"
 	"github.com/labk/labk/pkg/kubelet"
@@ -97,6 +98,7 @@ func assemble(ctx context.Context, g *lifecycle.Group, control *http.ServeMux, o
 	g.Add(request.NewFollower(request.FollowOptions{
 		Data: data, Kubeconfig: files.Kubeconfig, Node: cfg.NodeName, Version: version.Version, Say: o.Say,
 	}), "join")
+	g.Add(replica.NewFollower(replica.FollowOptions{Folder: data.Copies(), Kubeconfig: files.Kubeconfig, Node: cfg.NodeName, Say: o.Say}), "join")
 	live := &health.Live{Server: func(ctx context.Context) (time.Time, error) { return askServer(ctx, files.Kubeconfig, server) }}
 	node, err := Add(ctx, g, Options{Config: cfg, Data: data, Host: o.Host, Payload: bundle, Address: address, Known: known, Live: live})
 	if err != nil {

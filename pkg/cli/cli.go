@@ -77,7 +77,7 @@ func newApp(stdout, stderr io.Writer) *cli.App {
 			return cli.ShowAppHelp(c)
 		},
 		Commands: []*cli.Command{
-			serverCommand(stderr), agentCommand(stderr), tokenCommand(), certificateCommand(), kubectlCommand(), ctrCommand(), checkCommand(), statusCommand(), imageCommand(),
+			serverCommand(stderr), agentCommand(stderr), tokenCommand(), certificateCommand(), kubectlCommand(), ctrCommand(), checkCommand(), statusCommand(), imageCommand(), snapshotCommand(stderr),
 			labCommand(stderr), installCommand(stderr), upgradeCommand(stderr), uninstallCommand(), versionCommand(),
 			completionCommand(), manCommand(), hiddenCompleteCommand(),
 		},

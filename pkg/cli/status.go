@@ -80,6 +80,7 @@ func showStatus(out io.Writer, s status.Status, now time.Time) error {
 	} else if d != nil {
 		fmt.Fprintf(w, "datastore\t%.1f MiB\t%s\n", float64(d.Bytes)/(1<<20), d.File)
 	}
+	showSnapshots(w, s.Snapshots, now)
 	showCertificates(w, s.Certificates, now)
 	showComponents(w, s.Components, now)
 	if s.NodesError != "" {
@@ -95,6 +96,25 @@ func showStatus(out io.Writer, s status.Status, now time.Time) error {
 		fmt.Fprintf(w, "%s\t%s\t%s %s: %s\n\t\t-> %s\n", first(i, "faults"), f.Status, f.Code, f.Title, f.Detail, f.Remedy)
 	}
 	return w.Flush()
+}
+
+// showSnapshots says what could be brought back.
+func showSnapshots(w io.Writer, s *status.Snapshots, now time.Time) {
+	if s == nil {
+		return
+	}
+	text := []string{"none yet"}
+	if s.Newest != "" {
+		text = []string{s.Newest, ago(now, s.Created), fmt.Sprintf("%d objects", s.Objects)}
+		if s.Holder != "" {
+			text = append(text, "also on "+s.Holder)
+		}
+	}
+	next := "no schedule"
+	if !s.Next.IsZero() {
+		next = "next " + s.Next.Local().Format("2006-01-02 15:04")
+	}
+	fmt.Fprintf(w, "snapshots\t%s\t%s\n", next, strings.Join(text, "  "))
 }
 
 // first is a heading for the first line only.

@@ -74,6 +74,15 @@ type Config struct {
 	DatastoreCertFile string `name:"datastore-certfile" role:"server" example:"/etc/labk/datastore.crt"`
 	// File with that certificate's key.
 	DatastoreKeyFile string `name:"datastore-keyfile" role:"server" example:"/etc/labk/datastore.key"`
+	// When to make a snapshot of the whole cluster, as cron writes it (minute hour day month weekday, in the local time), or such as @every 6h; off for never. One that was missed, as by a PC that was off, is made
+	// soon after the start.
+	SnapshotSchedule string `name:"snapshot-schedule" role:"server"`
+	// How many snapshots of one kind (by schedule, before upgrades) are kept. Those made by hand stay.
+	SnapshotRetention int `name:"snapshot-retention" role:"server"`
+	// Folder for snapshots. Default: server/snapshots in data-dir.
+	SnapshotDir string `name:"snapshot-dir" role:"server" example:"/mnt/backup/labk"`
+	// Do not keep a copy of the newest snapshot on one of the other nodes.
+	DisableSnapshotCopy bool `name:"disable-snapshot-copy" role:"server"`
 	// Packaged components to leave out (coredns).
 	Disable []string `name:"disable" role:"server" example:"coredns"`
 	// Run the control plane only, no node.
@@ -101,6 +110,8 @@ func Default() Config {
 		ServiceCIDR:         "10.43.0.0/16",
 		ClusterDomain:       "cluster.local",
 		FlannelBackend:      "vxlan",
+		SnapshotSchedule:    "0 */12 * * *",
+		SnapshotRetention:   5,
 		Datastore:           "sqlite",
 		WriteKubeconfig:     "/etc/labk/kubeconfig.yaml",
 		WriteKubeconfigMode: "0600",

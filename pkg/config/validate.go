@@ -1,13 +1,18 @@
 package config
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
+	"github.com/robfig/cron/v3"
 	"k8s.io/apimachinery/pkg/util/validation"
+
+	"github.com/labk/labk/pkg/paths"
 )
 
 // Packaged components that disable may name.
@@ -77,12 +82,51 @@ func (c *Config) validateServer() error {
 	if mode, err := strconv.ParseUint(c.WriteKubeconfigMode, 8, 32); err != nil || mode > 0o777 {
 		return &Error{"write-kubeconfig-mode", fmt.Sprintf("%q is no file mode", c.WriteKubeconfigMode), "write it in octal, like 0600"}
 	}
+	if err := c.validateSnapshots(); err != nil {
+		return err
+	}
 	for _, name := range c.Disable {
 		if err := oneOf("disable", name, packaged...); err != nil {
 			return err
 		}
 	}
 	return c.validateDatastore()
+}
+
+func (c *Config) validateSnapshots() error {
+	if _, err := c.Snapshots(); err != nil {
+		return &Error{"snapshot-schedule", fmt.Sprintf("%q is no schedule: %v", c.SnapshotSchedule, err), "write it as cron does, like \"0 */12 * * *\", or off"}
+	}
+	if c.SnapshotRetention < 1 {
+		return &Error{"snapshot-retention", fmt.Sprintf("%d snapshots can't be kept", c.SnapshotRetention), "keep at least 1, or turn them off with snapshot-schedule: off"}
+	}
+	if c.SnapshotDir != "" && !strings.HasPrefix(c.SnapshotDir, "/") {
+		return &Error{"snapshot-dir", fmt.Sprintf("%q is not an absolute path", c.SnapshotDir), "begin it with /"}
+	}
+	return nil
+}
+
+// SnapshotFolder is the folder of snapshots.
+func (c *Config) SnapshotFolder() string {
+	if c.SnapshotDir != "" {
+		return c.SnapshotDir
+	}
+	return paths.Data(c.DataDir).Snapshots()
+}
+
+// Snapshots is when snapshots are made; nil for never.
+func (c *Config) Snapshots() (cron.Schedule, error) {
+	if c.SnapshotSchedule == "" || c.SnapshotSchedule == "off" {
+		return nil, nil
+	}
+	s, err := cron.ParseStandard(c.SnapshotSchedule)
+	if err != nil {
+		return nil, err
+	}
+	if s.Next(time.Now()).IsZero() {
+		return nil, errors.New("that day is in no year")
+	}
+	return s, nil
 }
 
 func oneOf(option, value string, allowed ...string) error {

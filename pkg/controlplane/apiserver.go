@@ -9,7 +9,9 @@ import (
 	"strings"
 	"time"
 
+	utilnet "k8s.io/apimachinery/pkg/util/net"
 	genericapiserver "k8s.io/apiserver/pkg/server"
+	"k8s.io/apiserver/pkg/server/egressselector"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/kubernetes/cmd/kube-apiserver/app"
@@ -116,6 +118,9 @@ func setAPIServer(s *options.ServerRunOptions, o Options, authnFile string) {
 	s.Etcd.StorageConfig.Transport.ServerList = o.Datastore
 	s.Etcd.StorageConfig.Transport.TrustedCAFile = o.DatastoreTLS.TrustedCAFile
 	s.Etcd.StorageConfig.Transport.CertFile, s.Etcd.StorageConfig.Transport.KeyFile = o.DatastoreTLS.CertFile, o.DatastoreTLS.KeyFile
+	if dial := o.DatastoreDial; dial != nil {
+		s.Etcd.StorageConfig.Transport.EgressLookup = func(egressselector.NetworkContext) (utilnet.DialFunc, error) { return dial, nil }
+	}
 	s.Etcd.EncryptionProviderConfigFilepath = o.Data.Encryption()
 
 	s.SecureServing.BindPort = o.Config.HTTPSListenPort

@@ -46,6 +46,8 @@ type Options struct {
 	// Datastore are the URLs of the etcd endpoint, DatastoreTLS the files to connect with.
 	Datastore    []string
 	DatastoreTLS transport.TLSInfo
+	// DatastoreDial connects to them; nil for the ordinary way.
+	DatastoreDial func(ctx context.Context, network, address string) (net.Conn, error)
 	// Advertise is the address at which nodes and pods reach the API.
 	Advertise net.IP
 	// Open answers paths that begin with OpenPrefix, for everybody and however long it takes: outside of the API's authentication and time limits. Nil for none; it is made

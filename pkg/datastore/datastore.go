@@ -7,12 +7,14 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"strings"
 	"sync"
 
 	"go.etcd.io/etcd/client/pkg/v3/transport"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
+	"google.golang.org/grpc"
 
 	"github.com/labk/labk/pkg/config"
 	"github.com/labk/labk/pkg/datastore/dump"
@@ -155,6 +157,9 @@ func (s *Store) client(ctx context.Context, endpoints []string, files transport.
 		}
 		cfg.TLS = tls
 	}
+	if dial := s.Dial(); dial != nil {
+		cfg.DialOptions = []grpc.DialOption{grpc.WithContextDialer(func(ctx context.Context, address string) (net.Conn, error) { return dial(ctx, "tcp", address) })}
+	}
 	client, err := clientv3.New(cfg)
 	if err != nil {
 		return nil, fmt.Errorf("speak to the datastore: %w", err)
@@ -205,6 +210,18 @@ func (s *Store) Room(context.Context) error {
 	defer s.mu.Unlock()
 	if m, ok := s.engine.(member); ok {
 		return m.Room()
+	}
+	return nil
+}
+
+// Writes is an error while the datastore in this process refuses changes, because its disk does. It needs a store that has started.
+func (s *Store) Writes(context.Context) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if b, ok := s.engine.(*behind); ok {
+		if r, ok := b.backend.(interface{ Refusing() error }); ok {
+			return r.Refusing()
+		}
 	}
 	return nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"strings"
 	"sync"
 	"time"
@@ -54,8 +55,7 @@ func openKine(ctx context.Context, c *config.Config) (*kine, error) {
 	run, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer context.AfterFunc(ctx, cancel)()
 	k := &kine{run: run, cancel: cancel, wg: new(sync.WaitGroup)}
-	var err error
-	_, k.Backend, err = drivers.New(run, k.wg, &drivers.Config{
+	_, backend, err := drivers.New(run, k.wg, &drivers.Config{
 		Endpoint:             c.DatastoreEndpoint,
 		BackendTLSConfig:     tls.Config{CAFile: c.DatastoreCAFile, CertFile: c.DatastoreCertFile, KeyFile: c.DatastoreKeyFile},
 		ConnectionPoolConfig: generic.ConnectionPoolConfig{MaxIdle: 8},
@@ -70,6 +70,7 @@ func openKine(ctx context.Context, c *config.Config) (*kine, error) {
 		cancel()
 		return nil, err
 	}
+	k.Backend = &oneWriter{Backend: backend}
 	return k, nil
 }
 
@@ -111,6 +112,29 @@ type hiddenError struct {
 
 func (e *hiddenError) Error() string { return e.text }
 func (e *hiddenError) Unwrap() error { return e.err }
+
+// Dial is how to connect to Endpoints; nil is the ordinary way.
+func (s *Store) Dial() func(ctx context.Context, network, address string) (net.Conn, error) {
+	if !s.direct() {
+		return nil
+	}
+	return dialPatiently
+}
+
+// dialPatiently tries until ctx ends, which is for 20 s. gRPC, which is told of each failure, waits longer after each: half a minute after a database was away for one.
+func dialPatiently(ctx context.Context, network, address string) (net.Conn, error) {
+	for {
+		connection, err := (&net.Dialer{}).DialContext(ctx, network, address)
+		if err == nil {
+			return connection, nil
+		}
+		select {
+		case <-time.After(again):
+		case <-ctx.Done():
+			return nil, err
+		}
+	}
+}
 
 // A refusedError is one that no waiting mends.
 type refusedError struct {

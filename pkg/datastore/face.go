@@ -55,6 +55,8 @@ func (f *face) start(ctx context.Context) error {
 		grpc.MaxConcurrentStreams(embed.DefaultMaxConcurrentStreams),
 		grpc.MaxRecvMsgSize(embed.DefaultMaxRequestBytes+requestOverhead),
 		grpc.MaxSendMsgSize(math.MaxInt32),
+		grpc.UnaryInterceptor(guardCall),
+		grpc.StreamInterceptor(guardStream),
 		grpc.WaitForHandlers(true), // nobody may ask a backend that is closed
 	)
 	server.New(f.backend, "unix", notifyInterval, emulatedEtcd).Register(f.server)

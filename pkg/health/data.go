@@ -46,8 +46,8 @@ func dataProbes() []Probe {
 		}, look: lookLock, asRoot: true},
 		{Fault: Fault{
 			Code: "LABK044", Title: "database", Severity: Fatal,
-			Cause:  "The SQLite file of the datastore is damaged: not a database, or shorter than it says itself. Never written over: what is left in it can still be saved.",
-			Remedy: "put a copy back (labk upgrade leaves before-VERSION.db beside it), or move the file aside to begin with an empty cluster",
+			Cause:  "The SQLite file of the datastore is damaged: not a database, or shorter than it says itself. Never written over: what is left in it can still be saved. It is a warning where labk has a snapshot: at its start labk sets the file aside and restores that.",
+			Remedy: "bring a snapshot back with labk snapshot restore FILE (one other node keeps a copy in agent/snapshots of its data folder), or move the file aside to begin with an empty cluster",
 		}, look: lookDatabase, asRoot: true}, // before a start only: see lookDatabase
 		{Fault: Fault{
 			Code: "LABK045", Title: "database's size", Severity: Warning,
@@ -163,13 +163,10 @@ func lookFileSystem(_ context.Context, h Host) finding {
 	if err != nil {
 		return warn("%v", err)
 	}
+	if where := fs.network(); where != "" {
+		return fail("%s is on %s", dir, where)
+	}
 	switch uint32(fs.Type) { // as the kernel does: some architectures sign-extend it
-	case unix.NFS_SUPER_MAGIC:
-		return fail("%s is on NFS", dir)
-	case unix.SMB_SUPER_MAGIC, unix.SMB2_SUPER_MAGIC, unix.CIFS_SUPER_MAGIC:
-		return fail("%s is on a Windows share", dir)
-	case unix.V9FS_MAGIC:
-		return fail("%s is on a shared folder of the virtual machine's host (9p)", dir)
 	case unix.OVERLAYFS_SUPER_MAGIC:
 		return fail("%s is on overlayfs, as inside a container", dir).
 			do("mount a volume or a folder of the machine's disk there, or choose another with --data-dir")
@@ -177,6 +174,19 @@ func lookFileSystem(_ context.Context, h Host) finding {
 		return warn("%s is in memory: all of it is gone after a reboot", dir)
 	}
 	return pass("a local one")
+}
+
+// network names the kind of a file system on another machine; empty for others.
+func (fs FileSystem) network() string {
+	switch uint32(fs.Type) {
+	case unix.NFS_SUPER_MAGIC:
+		return "NFS"
+	case unix.SMB_SUPER_MAGIC, unix.SMB2_SUPER_MAGIC, unix.CIFS_SUPER_MAGIC:
+		return "a Windows share"
+	case unix.V9FS_MAGIC:
+		return "a shared folder of the virtual machine's host (9p)"
+	}
+	return ""
 }
 
 func lookLock(_ context.Context, h Host) finding {

@@ -33,6 +33,8 @@ func lookDatabase(_ context.Context, h Host) finding {
 		return pass("none yet")
 	case errors.Is(err, os.ErrPermission), errors.Is(err, unix.ENOTDIR):
 		return pass("not looked at: %v", err) // LABK001 or LABK040 says what to do
+	case err != nil && h.hasSnapshots():
+		return warn("%s is damaged: %v", path, err).do("start labk: it sets the file aside and takes the newest good snapshot (labk snapshot list)")
 	case err != nil:
 		return fail("%s is damaged: %v", path, err)
 	}

@@ -12,6 +12,7 @@ import (
 	"math/big"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -113,6 +114,23 @@ func (f *fake) disk(change func(*FileSystem)) {
 	fs := goodFS
 	change(&fs)
 	f.StatFS = func(string) (FileSystem, error) { return fs, nil }
+}
+
+// mount makes the second folder on the way to a file of the data folder one of another file system, as a mount at server/db or server/etcd does.
+func (f *fake) mount(file string, kind int64) {
+	below, _ := filepath.Rel(f.Config.DataDir, file)
+	dir := filepath.Join(f.Config.DataDir, filepath.Join(strings.Split(below, "/")[:2]...))
+	f.StatFS = func(path string) (FileSystem, error) {
+		fs := goodFS
+		switch path {
+		case dir:
+			fs.Type = kind
+		case filepath.Dir(dir), f.Config.DataDir:
+		default:
+			return fs, os.ErrNotExist
+		}
+		return fs, nil
+	}
 }
 
 func (f *fake) put(path, text string) { f.t.Helper(); put(f.t, path, text) }

@@ -55,10 +55,20 @@ type Live struct {
 	Server func(ctx context.Context) (time.Time, error)
 	// API asks this server's own API, Kubelet the kubelet, Runtime containerd.
 	API, Kubelet, Runtime func(ctx context.Context) error
-	// Datastore asks the datastore, and Room whether it takes writes.
-	Datastore, Room func(ctx context.Context) error
+	// Datastore asks the datastore, Room whether etcd takes writes, and Writes whether SQLite did the last time.
+	Datastore, Room, Writes func(ctx context.Context) error
 	// Slow names the components that have been starting for longer than StartLimit, and what they wait for.
 	Slow func() []string
+	// Snapshots tells how a server's snapshots stand.
+	Snapshots func() Snapshots
+}
+
+// Snapshots is how snapshots of the cluster stand.
+type Snapshots struct {
+	// Error is why the last could not be made, CopyError why no other node has a copy of the newest; empty if all is well.
+	Error, CopyError string
+	// Overdue tells that one should have been made for more than an hour.
+	Overdue bool
 }
 
 // Port is a TCP port that labk listens on.

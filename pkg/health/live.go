@@ -37,21 +37,6 @@ func liveProbes() []Probe {
 			Cause:  "A component of labk has been starting for longer than a minute. An agent waits so for a server that is off.",
 			Remedy: "see in labk status which one it is and what it waits for",
 		}, look: lookStart, live: true, again: Often},
-		{Fault: Fault{
-			Code: "LABK090", Title: "datastore elsewhere", Severity: Fatal,
-			Cause:  "The database of datastore-endpoint does not answer. Pods go on; nothing in the cluster can be changed, and much cannot be read. labk keeps trying, and all goes on by itself once it is back.",
-			Remedy: "see that the database runs and can be reached from this PC",
-		}, look: lookElsewhere, live: true, again: Often},
-		{Fault: Fault{
-			Code: "LABK091", Title: "kind of datastore", Severity: Warning,
-			Cause:  "The datastore could not be taken over by the one that the option datastore asks for, and has stayed where it was. Nothing is lost, and everything works from there.",
-			Remedy: "see at the start what was in the way (journalctl -u labk), such as a full disk, and restart labk; or set the option datastore to what it was",
-		}, look: lookKind, live: true, again: Often},
-		{Fault: Fault{
-			Code: "LABK092", Title: "etcd's room", Severity: Fatal,
-			Cause:  "etcd takes no more writes: its disk has less than 64 MiB free, or its file has reached 8 GiB. Reads and pods go on, and writes too, seconds after there is room.",
-			Remedy: "free space on the disk of the data folder, or delete objects that a program of yours has made without end",
-		}, look: askLive("there is room", func(l *Live) func(context.Context) error { return l.Room }), live: true, again: Often},
 	}
 }
 

@@ -67,6 +67,8 @@ var liveCases = []probeCase{
 	{"LABK091", "elsewhere", live(func(f *fake) { f.elsewhere(nil); f.put(f.data().EtcdFile(), "x") }), Pass, "not here"},
 	{"LABK092", "SQLite", live(func(*fake) {}), Pass, "not on this PC"},
 	{"LABK092", "full", live(func(f *fake) { f.Live.Room = answer(errors.New("no more writes")) }), Fail, "no more writes"},
+	{"LABK093", "well", live(func(f *fake) { f.Live.Writes = answer(nil) }), Pass, "changes are taken"},
+	{"LABK093", "full", live(func(f *fake) { f.Live.Writes = answer(errors.New("no space is left")) }), Fail, "no space is left"},
 	{"LABK082", "ill", live(func(f *fake) { f.Live.Kubelet = answer(errors.New("no answer on port 10250")) }), Fail, "no answer on port 10250"},
 	{"LABK082", "starting", live(func(f *fake) { f.Live.Kubelet = answer(ErrStarting) }), Pass, "still starting"},
 	{"LABK083", "ill", live(func(f *fake) { f.Live.Runtime = answer(errors.New("refused")) }), Fail, "refused"},

@@ -20,7 +20,7 @@ type probeCase struct {
 }
 
 func allCases() []probeCase {
-	return slices.Concat(probeCases, reachCases, inotifyCases, datastoreCases, liveCases)
+	return slices.Concat(probeCases, reachCases, inotifyCases, datastoreCases, liveCases, snapshotCases)
 }
 
 var probeCases = []probeCase{
@@ -95,11 +95,15 @@ var probeCases = []probeCase{
 	{"LABK044", "short", func(f *fake) { f.database(func(b []byte) []byte { return b[:50] }) }, Fail, "50 bytes are too few"},
 	{"LABK044", "less than a page", func(f *fake) { f.database(func(b []byte) []byte { return b[:200] }) }, Fail, "less than one page"},
 	{"LABK044", "page size", func(f *fake) { f.database(func(b []byte) []byte { b[17] = 1; return b }) }, Fail, "impossible"},
-	{"LABK044", "cut off", func(f *fake) { f.database(func(b []byte) []byte { return b[:4096] }) }, Fail, "put a copy back"},
+	{"LABK044", "cut off", func(f *fake) { f.database(func(b []byte) []byte { return b[:4096] }) }, Fail, "labk snapshot restore"},
 	{"LABK044", "cut off, but logged", func(f *fake) {
 		f.put(f.data().Database()+"-wal", "x")
 		f.database(func(b []byte) []byte { return b[:4096] })
 	}, Pass, "state.db"},
+	{"LABK044", "cut off, with a snapshot", func(f *fake) {
+		f.database(func(b []byte) []byte { return b[:4096] })
+		f.put(f.data().Snapshots()+"/a.snapshot", "x")
+	}, Warn, "takes the newest good snapshot"},
 	{"LABK044", "good", func(f *fake) { f.database(func(b []byte) []byte { return b }) }, Pass, "state.db"},
 	{"LABK044", "empty", func(f *fake) { f.database(func([]byte) []byte { return nil }) }, Pass, "state.db"},
 	{"LABK044", "agent", func(f *fake) { f.Server = false; f.database(func(b []byte) []byte { return b[:50] }) }, Pass, "not here"},
@@ -110,6 +114,13 @@ var probeCases = []probeCase{
 	{"LABK047", "none", func(f *fake) {}, Pass, "not used yet"},
 	{"LABK047", "garbage", func(f *fake) { f.lastVersion("") }, Warn, "remove the file"},
 	{"LABK047", "no own version", func(f *fake) { f.lastVersion("v1.38.0+labk1\n"); f.Version = "v0.0.0-dev" }, Pass, "no version of its own"},
+
+	{"LABK094", "NFS", func(f *fake) { f.mount(f.data().Database(), unix.NFS_SUPER_MAGIC) }, Fail, "server/db is on NFS"},
+	{"LABK094", "share", func(f *fake) { f.mount(f.data().EtcdFile(), unix.SMB2_SUPER_MAGIC) }, Fail, "server/etcd is on a Windows share"},
+	{"LABK094", "FUSE", func(f *fake) { f.mount(f.data().Database(), unix.FUSE_SUPER_MAGIC) }, Warn, "not known"},
+	{"LABK094", "local", func(f *fake) { f.mount(f.data().Database(), goodFS.Type) }, Pass, "a local one"},
+	{"LABK094", "none yet", func(*fake) {}, Pass, "a local one"},
+	{"LABK094", "agent", func(f *fake) { f.Server = false; f.mount(f.data().Database(), unix.NFS_SUPER_MAGIC) }, Pass, "not here"},
 
 	{"LABK050", "begun", func(f *fake) { f.certificate(f.data().ServerTLS()+"/server-ca.crt", f.Now.Add(-time.Hour)) }, Pass, "1 certificates"},
 	{"LABK050", "not begun", func(f *fake) { f.certificate(f.data().ServerTLS()+"/server-ca.crt", f.Now.Add(time.Hour)) }, Fail, "server-ca.crt begins at 2026-11-22 13:00 UTC"},

@@ -9,7 +9,9 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"io/fs"
 	"math/big"
+	"os"
 	"regexp"
 	"slices"
 	"strings"
@@ -119,6 +121,29 @@ func CAHashPEM(text []byte) (string, error) {
 		return "", err
 	}
 	return CAHash(all[0]), nil
+}
+
+// CAHashes are those of all certificates in the files, each once; a file that is not there has none.
+func CAHashes(files ...string) (hashes []string, err error) {
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		certs, err := parseCerts(text)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", file, err)
+		}
+		for _, c := range certs {
+			if hash := CAHash(c); !slices.Contains(hashes, hash) {
+				hashes = append(hashes, hash)
+			}
+		}
+	}
+	return hashes, nil
 }
 
 // parseCerts reads the certificates in PEM text, which are one or more.

@@ -49,6 +49,21 @@ func (d Data) Database() string             { return d.join("server", "db", "sta
 func (d Data) Before(version string) string { return d.join("server", "db", "before-"+version+".db") }
 func (d Data) Failed(version string) string { return d.join("server", "db", "failed-"+version+".db") }
 
+// Server is the folder of all that only a server has.
+func (d Data) Server() string { return d.join("server") }
+
+// Snapshots is where snapshots lie if nobody says otherwise, Copies where a node keeps those of its server.
+func (d Data) Snapshots() string { return d.join("server", "snapshots") }
+func (d Data) Copies() string    { return d.join("agent", "snapshots") }
+
+// RestoreMaking is a restore that is being made ready, Restore one that is ready and takes its place at the next start, whatever happens meanwhile. Restored tells of the last one.
+func (d Data) RestoreMaking() string { return d.join("server", "restore.new") }
+func (d Data) Restore() string       { return d.join("server", "restore") }
+func (d Data) Restored() string      { return d.join("server", "restored.json") }
+
+// DatabaseFolder is where SQLite's file lies.
+func (d Data) DatabaseFolder() string { return filepath.Dir(d.Database()) }
+
 // Etcd is the folder of the member of etcd in this process, EtcdFile the file with its keys. Next is where a datastore that is to take the place of one of the above is made; Moving says that it is whole and what it replaces. Migrated is
 // where the one goes that another kind took over from, with "*" the pattern of all of them.
 func (d Data) Etcd() string     { return d.join("server", "etcd") }

@@ -161,3 +161,6 @@ func (s *Store) SigningKey() (paths.Pair, error) {
 func (s *Store) SigningPair() paths.Pair {
 	return paths.Pair{Cert: filepath.Join(s.dir, ServiceAccount+".pub"), Key: filepath.Join(s.dir, ServiceAccount+".key")}
 }
+
+// Files are those with the certificates of an authority, the present one's first and then those that are trusted beside it. They need not be there.
+func (s *Store) Files(name string) []string { return []string{s.Authority(name).Cert, s.Trust(name)} }

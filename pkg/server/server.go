@@ -20,6 +20,7 @@ import (
 	"github.com/labk/labk/pkg/config"
 	"github.com/labk/labk/pkg/controlplane"
 	"github.com/labk/labk/pkg/datastore"
+	"github.com/labk/labk/pkg/datastore/snapshot"
 	"github.com/labk/labk/pkg/handout"
 	"github.com/labk/labk/pkg/health"
 	"github.com/labk/labk/pkg/join"
@@ -91,20 +92,23 @@ func (s *server) assemble(ctx context.Context, g *lifecycle.Group, control *http
 		return err
 	}
 	s.certificateRoutes(control)
-	controllers, err := s.addControlPlane(g, address.IP)
+	controllers, snapshots, err := s.addControlPlane(g, address.IP)
 	if err != nil {
 		return err
 	}
+	s.snapshotRoutes(control, g, snapshots)
 	g.Add(registrar.New(registrar.Options{
 		Config: cfg, Client: s.client, Token: func() join.Token { return s.id.token },
 		Machines: func() registrar.Signer { return s.id.clientCA },
 		ClientCA: s.id.credentials.ClientCA, ServerCA: s.id.credentials.ServerCA, SigningDuration: controllers.SigningDuration,
 		TrustedClients: s.id.credentials.TrustedClients, TrustedServers: s.id.credentials.TrustedServers,
 		Self: machine, Names: s.id.apiNames(), Addresses: s.id.apiAddresses(), Version: version.Version, Say: s.say,
+		Replaced: s.replaced,
 	}), "kube-apiserver") // it has all rights itself
 	live := &health.Live{
 		API:       agent.WhenReady(g, "kube-apiserver", s.ping),
-		Datastore: s.store.Ping, Room: agent.WhenReady(g, "datastore", s.store.Room),
+		Datastore: s.store.Ping, Room: agent.WhenReady(g, "datastore", s.store.Room), Writes: agent.WhenReady(g, "datastore", s.store.Writes),
+		Snapshots: snapshots.live,
 	}
 	if !cfg.DisableAgent {
 		server, err := url.Parse(controlplane.URL(cfg))
@@ -115,6 +119,7 @@ func (s *server) assemble(ctx context.Context, g *lifecycle.Group, control *http
 			Config: cfg, Data: s.data, Server: server, Token: func() (string, error) { return s.id.token.String(), nil }, Own: true,
 			Machine: machine, Address: address.IP, Version: version.Version, Say: s.say,
 		}), "registrar", "rights")
+		g.Add(lifecycle.NewStep("own-node", func(context.Context) error { return snapshot.Settled(s.data) }), "join")
 		node := agent.Options{Config: cfg, Data: s.data, Host: o.Host, Payload: s.payload, Address: address, Known: true, Live: live}
 		if _, err := agent.Add(ctx, g, node); err != nil {
 			return err
@@ -122,34 +127,39 @@ func (s *server) assemble(ctx context.Context, g *lifecycle.Group, control *http
 	}
 	g.Add(lifecycle.NewStep("components", s.applyComponents), "rights")
 	g.Add(lifecycle.NewStep("tokens", s.renewTokens), "rights")
-	return status.Add(g, control, status.Options{Host: o.Host, Live: live, Found: found, Client: s.client})
+	return status.Add(g, control, status.Options{Host: o.Host, Live: live, Found: found, Client: s.client, Snapshots: snapshots.status})
 }
 
 // addControlPlane adds what a cluster has once.
-func (s *server) addControlPlane(g *lifecycle.Group, node net.IP) (*controlplane.ControllerManager, error) {
+func (s *server) addControlPlane(g *lifecycle.Group, node net.IP) (*controlplane.ControllerManager, *snapshots, error) {
 	advertise := node
 	if s.cfg.AdvertiseAddress != "" {
 		advertise = net.ParseIP(s.cfg.AdvertiseAddress)
 	}
 	controlplane.Prepare()
 	s.store = datastore.New(datastore.Options{Config: s.cfg, Data: s.data, Socket: paths.KineSocket, Log: slog.New(logr.ToSlogHandler(klog.Background())), Say: s.say})
-	options := controlplane.Options{Config: s.cfg, Data: s.data, Credentials: s.id.credentials, Datastore: s.store.Endpoints(), DatastoreTLS: s.store.TLS(), Advertise: advertise,
-		OpenPrefix: handout.Prefix, Open: func(ctx context.Context) http.Handler { return handout.New(ctx, labk.InstallScript) }}
+	snapshots, err := s.newSnapshots(s.store)
+	if err != nil {
+		return nil, nil, err
+	}
+	options := controlplane.Options{Config: s.cfg, Data: s.data, Credentials: s.id.credentials, Datastore: s.store.Endpoints(), DatastoreTLS: s.store.TLS(), DatastoreDial: s.store.Dial(), Advertise: advertise,
+		OpenPrefix: handout.Prefix, Open: snapshots.beside(func(ctx context.Context) http.Handler { return handout.New(ctx, labk.InstallScript) })}
 	api, err := controlplane.NewAPIServer(options)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	controllers, err := controlplane.NewControllerManager(options)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	scheduler, err := controlplane.NewScheduler(options)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	g.Add(lifecycle.NewStep("certificates", func(context.Context) error { return s.id.ensure() }))
+	g.Add(lifecycle.NewStep("restore", s.applyRestore))
+	g.Add(lifecycle.NewStep("certificates", func(context.Context) error { return s.id.ensure() }), "restore")
 	g.Add(s.renewal(), "certificates")
-	g.Add(s.store, "certificates")
+	g.Add(&mended{s.store, s}, "certificates")
 	g.Add(api, "certificates", "datastore")
 	g.Add(lifecycle.NewStep("rights", s.grantRights), "kube-apiserver")
 	g.Add(lifecycle.NewStep("readyz", func(ctx context.Context) error {
@@ -157,7 +167,8 @@ func (s *server) addControlPlane(g *lifecycle.Group, node net.IP) (*controlplane
 	}), "rights")
 	g.Add(controllers, "readyz") // they ask for health once a second, and give up after ten
 	g.Add(scheduler, "rights")
-	return controllers, nil
+	g.Add(snapshots.keeper, "readyz")
+	return controllers, snapshots, nil
 }
 
 // clients returns a client with labk's own rights, which are all. Call it when the certificates are there.

@@ -31,6 +31,8 @@ type Options struct {
 	Live *health.Live
 	// Found are the results of the probes before the start.
 	Found []health.Result
+	// Snapshots tells how a server's snapshots stand; nil on an agent.
+	Snapshots func() *Snapshots
 	// Client is this process's client of the API, an error for as long as it has no credentials.
 	Client func() (kubernetes.Interface, error)
 }
@@ -77,6 +79,9 @@ func (o Options) gather(ctx context.Context, members []lifecycle.Member, found [
 	s.Role, s.Version, s.PID, s.Node, s.Server = process.Role(h), version.Version, os.Getpid(), h.Config.NodeName, h.Config.Server
 	if h.Live.Address.IsValid() {
 		s.Address = h.Live.Address.String()
+	}
+	if o.Snapshots != nil {
+		s.Snapshots = o.Snapshots()
 	}
 	nodes, err := o.nodes(ctx)
 	if err != nil {

@@ -43,7 +43,9 @@ type Status struct {
 	Nodes      []Node `json:"nodes,omitempty"`
 	NodesError string `json:"nodesError,omitempty"`
 	// Datastore is nil where there is none yet, and on an agent.
-	Datastore    *Datastore    `json:"datastore,omitempty"`
+	Datastore *Datastore `json:"datastore,omitempty"`
+	// Snapshots is nil where none are made.
+	Snapshots    *Snapshots    `json:"snapshots,omitempty"`
 	Certificates []Certificate `json:"certificates,omitempty"`
 	// Faults are the results of probes that did not pass.
 	Faults []health.Result `json:"faults"`
@@ -82,6 +84,19 @@ type Datastore struct {
 	Bytes int64  `json:"bytes,omitempty"`
 	// Place is the URL of one elsewhere, without its password.
 	Place string `json:"place,omitempty"`
+}
+
+// Snapshots is how those of the cluster stand.
+type Snapshots struct {
+	// Newest is its name, empty if there is none; Created when it was made.
+	Newest  string    `json:"newest,omitempty"`
+	Created time.Time `json:"created,omitzero"`
+	Objects int64     `json:"objects,omitempty"`
+	// Next is when the next is due; zero without a schedule.
+	Next time.Time `json:"next,omitzero"`
+	// Holder is the other node that has a copy of the newest; empty if none has.
+	Holder string `json:"holder,omitempty"`
+	Folder string `json:"folder"`
 }
 
 // Certificate is one of this PC's.

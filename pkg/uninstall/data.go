@@ -20,7 +20,7 @@ func ownData(data paths.Data) (own []string) {
 	for _, part := range []struct{ marks, names []string }{
 		{ // what tells that labk ran goes last: until then the uninstallation can be repeated
 			marks: []string{data.Database(), filepath.Join(data.ServerTLS(), "*-ca.*"), data.Token()},
-			names: []string{filepath.Dir(data.Database()), data.ServerEtc(), temporary(data.Token()), data.Token(), data.ServerTLS()},
+			names: []string{filepath.Dir(data.Database()), data.Migrated("sqlite", "*"), data.Etcd(), data.Migrated("etcd", "*"), data.Next(), data.Moving(), data.ServerEtc(), temporary(data.Token()), data.Token(), data.ServerTLS()},
 		},
 		{
 			marks: []string{filepath.Join(data.Containerd(), "io.containerd.*"), filepath.Join(data.Kubelet(), "pods"), filepath.Join(data.AgentTLS(), "*.crt"), data.ClusterOptions()},

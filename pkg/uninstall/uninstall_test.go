@@ -149,7 +149,8 @@ func TestSetData(t *testing.T) {
 // What is in labk's data folder, and not labk's, stays.
 func TestRemoveData(t *testing.T) {
 	const hash = "1f11e42da75966e683d270116b8b922c"
-	server := []string{"server/db/state.db", "server/db/state.db-wal", "server/tls/server-ca.crt", "server/etc/system.kubeconfig", "server/token", "server/.token.123"}
+	server := []string{"server/db/state.db", "server/db/state.db-wal", "server/db.migrated-20261122T101500Z/state.db", "server/etcd/member/snap/db", "server/etcd.migrated-20261122T101500Z/member/snap/db",
+		"server/next/dump", "server/moving.json", "server/tls/server-ca.crt", "server/etc/system.kubeconfig", "server/token", "server/.token.123"}
 	agent := []string{
 		"agent/containerd/io.containerd.metadata.v1.bolt/meta.db", "agent/kubelet/pods/1/x", "agent/etc/cluster.json", "agent/tls/ca.crt", "agent/upgrade.json",
 		"data/" + hash + "/bin/runc", "data/current", "data/.unpack-1/bin/x", "lock", "version", "last-run.json", ".version.9",

@@ -42,19 +42,31 @@ func (u *upgrade) mayGoBack(ctx context.Context, restore bool) error {
 	if self, err := process.Running(ctx); err == nil && (u.Service == nil || !u.Service.Active(ctx)) {
 		return fmt.Errorf("go back: labk was started by hand (pid %d): stop it first", self.PID)
 	}
-	if u.next.Text == "" || !u.copies() || !u.otherMinor(u.next.Text) {
+	if u.next.Text == "" || !u.copies() && !u.etcd() || !u.otherMinor(u.next.Text) {
 		return nil
 	}
-	file := u.data.Before(u.next.Text)
-	made, err := os.Stat(file)
+	made, err := u.madeBefore()
 	switch {
 	case err != nil:
 		return fmt.Errorf("go back: %s is another minor version than %s, and there is no copy of the datastore from before: %w: stay with it, or a newer one", u.next.Text, u.before, err)
 	case !restore:
 		return fmt.Errorf("go back: %s is another minor version than %s, which does not understand its datastore: with --restore you get the copy of %s, and lose all that changed in the cluster since",
-			u.next.Text, u.before, made.ModTime().UTC().Format("2006-01-02 15:04 UTC"))
+			u.next.Text, u.before, made.UTC().Format("2006-01-02 15:04 UTC"))
 	}
 	return nil
+}
+
+// madeBefore is when what the datastore would be restored from was made.
+func (u *upgrade) madeBefore() (time.Time, error) {
+	if u.etcd() {
+		found, err := u.snapshotBefore()
+		return found.Created, err
+	}
+	info, err := os.Stat(u.data.Before(u.next.Text))
+	if err != nil {
+		return time.Time{}, err
+	}
+	return info.ModTime(), nil
 }
 
 // back stops labk, exchanges the programs and starts it. Once the programs are exchanged, the end of ctx stops nothing. If the data can't be made fit for the program before, the newer one runs again.

@@ -170,8 +170,8 @@ func (u *upgrade) checkStep(from string) error {
 // replace replaces the program, with a copy of the datastore before.
 func (u *upgrade) replace(ctx context.Context) error {
 	r := Replacement{Program: u.Program, New: u.next, Service: u.Service, Patience: u.Patience, Say: u.Say, Restore: u.restore}
-	if u.copies() {
-		r.Prepare = u.copy
+	if u.Server {
+		r.Prepare = u.prepare
 	}
 	if err := Replace(ctx, r); err != nil {
 		return err
@@ -191,6 +191,17 @@ func (u *upgrade) replace(ctx context.Context) error {
 func (u *upgrade) copies() bool {
 	_, err := os.Stat(u.data.Database())
 	return u.Server && u.Config.DatastoreEndpoint == "" && err == nil
+}
+
+// prepare keeps what the upgrade could spoil: the cluster in a snapshot, by the labk that runs, and SQLite's file byte for byte. That is what the program before understands for sure, whichever it is.
+func (u *upgrade) prepare(ctx context.Context) error {
+	if err := u.save(ctx); err != nil {
+		return err
+	}
+	if u.copies() {
+		return u.copy(ctx)
+	}
+	return nil
 }
 
 func (u *upgrade) copy(ctx context.Context) error {
@@ -228,6 +239,10 @@ func (u *upgrade) restoreData(ctx context.Context) error {
 			return err
 		}
 		u.Say("the datastore is that of before the upgrade again; what %s made of it is in %s", noted, aside)
+	} else if u.etcd() && u.otherMinor(noted) {
+		if err := u.bringBack(ctx); err != nil {
+			return err
+		}
 	}
 	if u.before == "" {
 		return removeIfThere(u.data.Version())

@@ -9,7 +9,8 @@ import (
 	"os"
 	"strings"
 
-	_ "modernc.org/sqlite" // the driver "sqlite", the same that kine uses in a build without cgo
+	"modernc.org/sqlite" // also the driver "sqlite", the same that kine uses in a build without cgo
+	sqlite3 "modernc.org/sqlite/lib"
 )
 
 // DamagedError tells that SQLite's file can't be trusted.
@@ -51,10 +52,30 @@ func Check(ctx context.Context, path string) error {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
+		if !damages(err) {
+			return fmt.Errorf("look at the datastore: %s", reason(path, err))
+		}
 		return &DamagedError{Path: path, Detail: err.Error()}
 	}
 	if result != "ok" {
 		return &DamagedError{Path: path, Detail: result}
 	}
 	return nil
+}
+
+// damages tells what is wrong with the file from what is wrong with its disk, with the machine, or with those who use it: from that it is well again, and nothing may take its place.
+func damages(err error) bool {
+	var failed *sqlite.Error
+	if !errors.As(err, &failed) {
+		return false
+	}
+	if failed.Code() == sqlite3.SQLITE_IOERR_SHORT_READ {
+		return true
+	}
+	switch failed.Code() & 0xff {
+	case sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL,
+		sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_INTERRUPT:
+		return false
+	}
+	return true
 }

@@ -79,3 +79,14 @@ func overwrite(t *testing.T, path string, at int64, data []byte) {
 	_, err = f.WriteAt(data, at)
 	must(t, err)
 }
+
+// A file that cannot be read now, as on a disk that is full or fails, is not damaged: nothing may take its place.
+func TestCheckUnreadable(t *testing.T) {
+	path := makeDatabase(t)
+	must(t, os.Mkdir(path+"-wal", 0o700)) // which SQLite cannot open
+	err := Check(t.Context(), path)
+	var damaged *DamagedError
+	if err == nil || errors.As(err, &damaged) {
+		t.Errorf("got %v", err)
+	}
+}

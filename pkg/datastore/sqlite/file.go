@@ -48,7 +48,6 @@ type writer struct {
 	insert, remove, value, begin, commit *sql.Stmt
 
 	failed bool // the last write: see usable
-	told   bool // somebody was told of it
 	spare  bool // there may be pages to give back
 	shrunk bool // some were
 }

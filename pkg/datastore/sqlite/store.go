@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/k3s-io/kine/pkg/server"
@@ -38,11 +39,13 @@ type Store struct {
 	recent  recent
 	changed chan struct{} // closed at the next change
 
-	queue  chan *change
-	leases *leases
-	cancel context.CancelFunc
-	ended  <-chan struct{} // when the store is being closed
-	wg     sync.WaitGroup
+	queue chan *change
+	// refusing is why the last change was refused, nil if it was not.
+	refusing atomic.Pointer[string]
+	leases   *leases
+	cancel   context.CancelFunc
+	ended    <-chan struct{} // when the store is being closed
+	wg       sync.WaitGroup
 
 	closing sync.Once
 }

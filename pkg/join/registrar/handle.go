@@ -123,6 +123,9 @@ func (r *registrar) handleMachine(ctx context.Context, csr *certificatesv1.Certi
 			return err
 		}
 		v := admit(c, n, r.Config.NodeName, r.Self, r.Names, r.now())
+		if name == r.Config.NodeName && c.machine.Same(r.Self) && r.Replaced() {
+			v = approve("the server's own node: this PC has taken its place") // the former PC may look Ready for a while
+		}
 		if !v.approved {
 			return r.answer(ctx, csr, name, v)
 		}

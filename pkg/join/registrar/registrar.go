@@ -49,6 +49,8 @@ type Options struct {
 	Self      join.Machine
 	Names     []string
 	Addresses []net.IP
+	// Replaced tells that this machine has taken the place of the one that was the server: the server's own node is this machine now.
+	Replaced func() bool
 	// Version is the cluster's Kubernetes version.
 	Version string
 	// Say tells a person what happened, one sentence.

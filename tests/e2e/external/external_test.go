@@ -56,7 +56,10 @@ func testElsewhere(t *testing.T, prepare func(*testing.T, *cluster.Cluster) *dat
 	}
 	t.Run("away and back", func(t *testing.T) { testAway(t, c, db, namespace, pod) })
 	t.Run("restart", func(t *testing.T) {
-		c.Server.Stop(t)
+		log := c.Server.Log
+		if c.Server.Stop(t); t.Failed() {
+			t.Log(log())
+		}
 		for name, m := range db.mistakes {
 			t.Run(name, func(t *testing.T) { testMistake(t, c, db, m) })
 		}

@@ -25,7 +25,7 @@ func keysIn(t *testing.T, n *cluster.Node, file string) string {
 		t.Fatal(err)
 	}
 	defer db.Close()
-	rows, err := db.QueryContext(t.Context(), "SELECT DISTINCT name FROM kine")
+	rows, err := db.QueryContext(t.Context(), "SELECT DISTINCT CAST(key AS TEXT) FROM log")
 	if err != nil {
 		t.Fatal(err)
 	}

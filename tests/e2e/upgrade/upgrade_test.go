@@ -172,6 +172,9 @@ func testCopy(t *testing.T, w *world) {
 	if names := keysIn(t, w.Server, file); !strings.Contains(names, "/registry/pods/") {
 		t.Errorf("the copy has no pods: %s", names)
 	}
+	if list := w.Server.Sh(t, "labk snapshot list"); !strings.Contains(list, "upgrade-"+w.Host.Name()) {
+		t.Errorf("no snapshot from before the upgrade: %s", list)
+	}
 }
 
 // The same program again changes nothing.

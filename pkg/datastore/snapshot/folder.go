@@ -1,0 +1,152 @@
+package snapshot
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+)
+
+// suffix is what files of snapshots end with; partSuffix comes after that of one that is not whole.
+const (
+	suffix     = ".snapshot"
+	partSuffix = ".part"
+)
+
+// Folder is where snapshots lie.
+type Folder string
+
+// Found is a file of a folder.
+type Found struct {
+	Header
+	File  string `json:"file"`
+	Bytes int64  `json:"bytes"`
+	// Problem is why it can't be read, empty if it can. That is known of the header only; Verify looks at all.
+	Problem string `json:"problem,omitempty"`
+}
+
+// File is the path of the snapshot with the name.
+func (f Folder) File(name string) string { return filepath.Join(string(f), name+suffix) }
+
+// List lists the snapshots, the newest first. A folder that is not there has none.
+func (f Folder) List() ([]Found, error) {
+	files, err := os.ReadDir(string(f))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("list snapshots: %w", err)
+	}
+	var all []Found
+	for _, file := range files {
+		name, ok := strings.CutSuffix(file.Name(), suffix)
+		if !ok || !file.Type().IsRegular() {
+			continue
+		}
+		found, err := Look(f.File(name))
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // deleted meanwhile
+		}
+		if err != nil {
+			return nil, err
+		}
+		found.Name = name // that is what a person calls it by
+		all = append(all, found)
+	}
+	slices.SortFunc(all, func(a, b Found) int { return cmp.Or(b.Created.Compare(a.Created), cmp.Compare(a.Name, b.Name)) })
+	return all, nil
+}
+
+// Look reads what a file says of itself.
+func Look(path string) (Found, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return Found{}, fmt.Errorf("look at a snapshot: %w", err)
+	}
+	found := Found{File: path, Bytes: info.Size()}
+	s, err := Open(path)
+	if bad := new(FormatError); errors.As(err, &bad) {
+		found.Created, found.Problem = info.ModTime().UTC().Truncate(time.Second), bad.Detail
+		return found, nil
+	}
+	if err != nil {
+		return Found{}, err
+	}
+	found.Header = s.Header
+	return found, s.Close()
+}
+
+// Find returns the file that a person means: the name of a snapshot in one of the folders, or the path of a file.
+func Find(what string, folders ...Folder) (string, error) {
+	if strings.ContainsRune(what, filepath.Separator) {
+		return what, nil
+	}
+	for _, f := range folders {
+		for _, path := range []string{f.File(what), filepath.Join(string(f), what)} {
+			if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() {
+				return path, nil
+			}
+		}
+	}
+	if _, err := os.Stat(what); err == nil {
+		return what, nil
+	}
+	var names []string
+	for _, f := range folders {
+		names = append(names, string(f))
+	}
+	return "", fmt.Errorf("there is no snapshot %q in %s: see `labk snapshot list`, or give the path of a file", what, strings.Join(names, " or "))
+}
+
+// Delete deletes the snapshot with the name.
+func (f Folder) Delete(name string) error {
+	if name == "" || name != filepath.Base(name) {
+		return fmt.Errorf("delete a snapshot: %q is no name: see `labk snapshot list`", name)
+	}
+	err := os.Remove(f.File(strings.TrimSuffix(name, suffix)))
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("there is no snapshot %q in %s: see `labk snapshot list`", name, f)
+	}
+	if err != nil {
+		return fmt.Errorf("delete a snapshot: %w", err)
+	}
+	return nil
+}
+
+// Keep deletes all snapshots that were made for the reason but the newest n. Those of other reasons don't count: what somebody made by hand stays until somebody deletes it.
+func (f Folder) Keep(reason Reason, n int) error {
+	return f.keep(n, func(s Found) bool { return s.Problem == "" && s.Reason == reason })
+}
+
+// KeepNewest deletes all snapshots but the newest n.
+func (f Folder) KeepNewest(n int) error { return f.keep(n, func(Found) bool { return true }) }
+
+func (f Folder) keep(n int, counts func(Found) bool) error {
+	all, err := f.List()
+	if err != nil {
+		return err
+	}
+	all = slices.DeleteFunc(all, func(s Found) bool { return !counts(s) })
+	for _, old := range all[min(n, len(all)):] {
+		if err := f.Delete(old.Name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// clear removes what was not finished.
+func (f Folder) clear() error {
+	parts, err := filepath.Glob(filepath.Join(string(f), "*"+suffix+partSuffix))
+	for _, part := range parts {
+		if e := os.Remove(part); e != nil && !errors.Is(e, fs.ErrNotExist) {
+			err = errors.Join(err, e)
+		}
+	}
+	return err
+}
