@@ -110,27 +110,37 @@ func (s *server) assemble(ctx context.Context, g *lifecycle.Group, control *http
 		Datastore: s.store.Ping, Room: agent.WhenReady(g, "datastore", s.store.Room), Writes: agent.WhenReady(g, "datastore", s.store.Writes),
 		Snapshots: snapshots.live,
 	}
+	beforeControllers := []string{"readyz"} // they ask for health once a second, and give up after ten
 	if !cfg.DisableAgent {
-		server, err := url.Parse(controlplane.URL(cfg))
-		if err != nil {
+		if err := s.addNode(ctx, g, o.Host, address, machine, live); err != nil {
 			return err
 		}
-		g.Add(join.New(join.Options{
-			Config: cfg, Data: s.data, Server: server, Token: func() (string, error) { return s.id.token.String(), nil }, Own: true,
-			Machine: machine, Address: address.IP, Version: version.Version, Say: s.say,
-		}), "registrar", "rights")
-		g.Add(lifecycle.NewStep("own-node", func(context.Context) error { return snapshot.Settled(s.data) }), "join")
-		node := agent.Options{Config: cfg, Data: s.data, Host: o.Host, Payload: s.payload, Address: address, Known: true, Live: live}
-		if _, err := agent.Add(ctx, g, node); err != nil {
-			return err
-		}
+		// Upstream's CSI plugin is one in a process. It must have written the kubelet's CSINode before the attach-detach controller, which is of no node, begins with it anew.
+		beforeControllers = append(beforeControllers, "kubelet")
 	}
+	g.Add(controllers, beforeControllers...)
 	g.Add(lifecycle.NewStep("components", s.applyComponents), "rights")
 	g.Add(lifecycle.NewStep("tokens", s.renewTokens), "rights")
 	return status.Add(g, control, status.Options{Host: o.Host, Live: live, Found: found, Client: s.client, Snapshots: snapshots.status})
 }
 
-// addControlPlane adds what a cluster has once.
+// addNode adds what makes this PC a node of its own cluster.
+func (s *server) addNode(ctx context.Context, g *lifecycle.Group, host health.Host, address network.NodeAddress, machine join.Machine, live *health.Live) error {
+	server, err := url.Parse(controlplane.URL(s.cfg))
+	if err != nil {
+		return err
+	}
+	g.Add(join.New(join.Options{
+		Config: s.cfg, Data: s.data, Server: server, Token: func() (string, error) { return s.id.token.String(), nil }, Own: true,
+		Machine: machine, Address: address.IP, Version: version.Version, Say: s.say,
+	}), "registrar", "rights")
+	g.Add(lifecycle.NewStep("own-node", func(context.Context) error { return snapshot.Settled(s.data) }), "join")
+	node := agent.Options{Config: s.cfg, Data: s.data, Host: host, Payload: s.payload, Address: address, Known: true, Live: live}
+	_, err = agent.Add(ctx, g, node)
+	return err
+}
+
+// addControlPlane adds what a cluster has once, but the controllers.
 func (s *server) addControlPlane(g *lifecycle.Group, node net.IP) (*controlplane.ControllerManager, *snapshots, error) {
 	advertise := node
 	if s.cfg.AdvertiseAddress != "" {
@@ -165,7 +175,6 @@ func (s *server) addControlPlane(g *lifecycle.Group, node net.IP) (*controlplane
 	g.Add(lifecycle.NewStep("readyz", func(ctx context.Context) error {
 		return controlplane.WaitReady(ctx, s.id.credentials.System)
 	}), "rights")
-	g.Add(controllers, "readyz") // they ask for health once a second, and give up after ten
 	g.Add(scheduler, "rights")
 	g.Add(snapshots.keeper, "readyz")
 	return controllers, snapshots, nil
