@@ -4,6 +4,9 @@
 #
 #   test-vm.sh            boot, try dist/labk, print "test-vm: N passed, M failed" and the date; 0 if nothing failed
 #   test-vm.sh platform   the same boot without labk: only what the machine must offer
+#   test-vm.sh powercut [-drive page|drive|torn] [-cuts N] [-seed N]
+#                         a labk server in it under load, whose power is cut again and again: nothing acknowledged may be lost
+#                         (tests/vm/powercut; -drive liar is a drive that lies, to see that losses are found)
 #   test-vm.sh image      make the base image if it is not there (debootstrap; about 5 minutes)
 #   test-vm.sh shell      boot with dist/labk at /opt/labk-vm and a root shell on this terminal ("poweroff" ends it)
 #   test-vm.sh clean      remove the cached image
@@ -128,7 +131,10 @@ stage() {
   local mode=$1 folder=$WORK/stage
   mkdir -p "$folder"
   echo "$mode" >"$folder/mode"
-  cp "$ROOT/tests/vm/scenario.sh" "$folder/"
+  case $mode in
+    powercut) cp "$ROOT/tests/vm/powercut/guest.sh" "$folder/scenario.sh" ;;
+    *) cp "$ROOT/tests/vm/scenario.sh" "$folder/" ;;
+  esac
   if [ "$mode" != platform ]; then
     [ -x "$BIN" ] || die "$BIN is missing: run make build first"
     [ -f "$ROOT/examples/hello.yaml" ] || die "$ROOT/examples/hello.yaml is missing"
@@ -140,7 +146,8 @@ stage() {
 }
 
 # machine starts QEMU in place of the calling shell. It has a network namespace of its own, and QEMU's own closed network in
-# that: nothing gets out. Its disk forgets everything when it ends.
+# that: nothing gets out. Its disk forgets everything when it ends. UNDER is what starts it, FORWARD more of its network.
+UNDER=(unshare --net --) FORWARD=''
 machine() {
   local extra=$1 accel
   shift
@@ -149,13 +156,13 @@ machine() {
     # a processor without AVX: emulating vector instructions costs more than programs gain by them
     *) accel=(-accel 'tcg,thread=multi,tb-size=512' -cpu Westmere) ;;
   esac
-  exec unshare --net -- qemu-system-x86_64 -name labk-vm -machine q35 "${accel[@]}" \
+  exec "${UNDER[@]}" qemu-system-x86_64 -name labk-vm -machine q35 "${accel[@]}" \
     -smp "${LABK_VM_CPUS:-2}" -m "${LABK_VM_MEMORY:-3072}" -nodefaults -no-user-config -no-reboot -display none "$@" \
     -kernel "$IMAGE/vmlinuz" -initrd "$IMAGE/initrd" \
     -append "root=LABEL=root rw console=ttyS0,115200 quiet net.ifnames=0 mitigations=off panic=-1 $extra" \
     -drive "file=$IMAGE/disk.raw,format=raw,if=virtio,snapshot=on" \
     -drive "file=$WORK/stage.img,format=raw,if=virtio,readonly=on" \
-    -netdev user,id=net,restrict=on -device virtio-net-pci,netdev=net,romfile= \
+    -netdev "user,id=net,restrict=on$FORWARD" -device virtio-net-pci,netdev=net,romfile= \
     -object rng-random,id=rng,filename=/dev/urandom -device virtio-rng-pci,rng=rng
 }
 
@@ -181,9 +188,26 @@ run() {
   [ "${summary##*, }" = '0 failed' ]
 }
 
+# powercut has a program of its own start the machine, as often as it cuts its power, in namespaces that end with it.
+powercut() {
+  stage powercut
+  # shellcheck disable=SC1091
+  (cd "$ROOT" && . scripts/env.sh && go build -o "$WORK/powercut" ./tests/vm/powercut)
+  UNDER=(unshare --net --mount -- "$WORK/powercut" "$@")
+  FORWARD=,hostfwd=tcp:127.0.0.1:6443-:6443
+  export TMPDIR=$WORK
+  echo "$(date -u +%Y-%m-%d) $SUITE, ${LABK_VM_ACCEL:-tcg}; the machine's console is $WORK/console"
+  (machine '' -monitor none -serial "file:$WORK/console") </dev/null &
+  QEMU=$!
+  if ! wait "$QEMU"; then
+    tail -n 20 "$WORK/console" >&2 || true
+    die "power cuts: see above; the last of the machine's console is above, too"
+  fi
+}
+
 command=${1:-run}
 case $command in
-  run | platform | image | shell) ;;
+  powercut | run | platform | image | shell) ;;
   clean) rm -rf --one-file-system "$DIR/$SUITE"-* "$DIR"/work.* "$DIR/debootstrap.log" "$DIR/lock"; exit ;;
   *) sed -n '2,/^set /p' "$0" | sed -n 's/^# \{0,1\}//p'; exit 2 ;;
 esac
@@ -196,5 +220,6 @@ WORK=$(mktemp -d "$DIR/work.XXXXXX")
 build_image
 case $command in
   run | platform) run "$command" ;;
+  powercut) powercut "${@:2}" ;;
   shell) stage shell; export TMPDIR=$WORK; (machine labk.shell -serial mon:stdio) ;;
 esac
