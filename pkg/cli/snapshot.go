@@ -173,15 +173,17 @@ func deleteSnapshots(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	for _, name := range c.Args().Slice() {
-		folder := s.folder
-		if _, err := os.Stat(folder.File(name)); err != nil {
-			if _, err := os.Stat(snapshot.Folder(s.data.Copies()).File(name)); err == nil {
-				folder = snapshot.Folder(s.data.Copies())
-			}
-		}
-		if err := folder.Delete(name); err != nil {
+	var files []string
+	for _, name := range c.Args().Slice() { // all are looked for before one is deleted
+		file, err := snapshot.Named(name, s.folders()...)
+		if err != nil {
 			return err
+		}
+		files = append(files, file)
+	}
+	for i, name := range c.Args().Slice() {
+		if err := os.Remove(files[i]); err != nil {
+			return fmt.Errorf("delete a snapshot: %w", err)
 		}
 		fmt.Fprintln(c.App.Writer, "deleted:", name)
 	}
@@ -295,6 +297,9 @@ func (s *shelf) restore(ctx context.Context, o snapshot.RestoreOptions, show *pr
 	}
 	if s.report == nil {
 		return nil, errors.New("restore a snapshot: this PC runs as an agent of another server: stop that first (labk uninstall, or systemctl disable --now labk-agent); it becomes the server then")
+	}
+	if err := snapshot.Fits(o); err != nil { // before anything is made for it
+		return nil, err
 	}
 	// What is there now can be had back by name, too.
 	if before, err := askForSnapshot(ctx, snapshot.Wish{Reason: snapshot.ByHand, Prefix: "before-restore"}); err != nil {

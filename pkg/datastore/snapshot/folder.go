@@ -96,26 +96,33 @@ func Find(what string, folders ...Folder) (string, error) {
 	if _, err := os.Stat(what); err == nil {
 		return what, nil
 	}
+	return "", fmt.Errorf("there is no snapshot %q in %s: see `labk snapshot list`, or give the path of a file", what, either(folders))
+}
+
+// Named returns the file of the snapshot with the name in one of the folders.
+func Named(name string, folders ...Folder) (string, error) {
+	if name == "" || name != filepath.Base(name) {
+		return "", fmt.Errorf("%q is no name of a snapshot: see `labk snapshot list`", name)
+	}
+	for _, f := range folders {
+		file := f.File(strings.TrimSuffix(name, suffix))
+		_, err := os.Lstat(file)
+		if err == nil {
+			return file, nil
+		}
+		if !errors.Is(err, fs.ErrNotExist) {
+			return "", fmt.Errorf("look for a snapshot: %w", err)
+		}
+	}
+	return "", fmt.Errorf("there is no snapshot %q in %s: see `labk snapshot list`", name, either(folders))
+}
+
+func either(folders []Folder) string {
 	var names []string
 	for _, f := range folders {
 		names = append(names, string(f))
 	}
-	return "", fmt.Errorf("there is no snapshot %q in %s: see `labk snapshot list`, or give the path of a file", what, strings.Join(names, " or "))
-}
-
-// Delete deletes the snapshot with the name.
-func (f Folder) Delete(name string) error {
-	if name == "" || name != filepath.Base(name) {
-		return fmt.Errorf("delete a snapshot: %q is no name: see `labk snapshot list`", name)
-	}
-	err := os.Remove(f.File(strings.TrimSuffix(name, suffix)))
-	if errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("there is no snapshot %q in %s: see `labk snapshot list`", name, f)
-	}
-	if err != nil {
-		return fmt.Errorf("delete a snapshot: %w", err)
-	}
-	return nil
+	return strings.Join(names, " or ")
 }
 
 // Keep deletes all snapshots that were made for the reason but the newest n. Those of other reasons don't count: what somebody made by hand stays until somebody deletes it.
@@ -133,8 +140,8 @@ func (f Folder) keep(n int, counts func(Found) bool) error {
 	}
 	all = slices.DeleteFunc(all, func(s Found) bool { return !counts(s) })
 	for _, old := range all[min(n, len(all)):] {
-		if err := f.Delete(old.Name); err != nil {
-			return err
+		if err := os.Remove(old.File); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("delete a snapshot: %w", err)
 		}
 	}
 	return nil

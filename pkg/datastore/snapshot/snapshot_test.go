@@ -188,12 +188,19 @@ func TestKeep(t *testing.T) {
 	if !slices.Equal(names, want) {
 		t.Errorf("got %q, want %q", names, want)
 	}
-	if err := s.Folder.Delete(hands[0]); err != nil {
-		t.Error(err)
+}
+
+func TestNamed(t *testing.T) {
+	s := source(t)
+	found := save(t, s, ByHand, noon)
+	for _, name := range []string{found.Name, found.Name + suffix} {
+		if file, err := Named(name, Folder(t.TempDir()), s.Folder); err != nil || file != found.File {
+			t.Errorf("%q: %s, %v", name, file, err)
+		}
 	}
-	for _, name := range []string{hands[0], "../" + filepath.Base(string(s.Folder)), ""} {
-		if err := s.Folder.Delete(name); err == nil {
-			t.Errorf("%q could be deleted", name)
+	for _, name := range []string{"other", "../snapshots/" + found.Name, found.File, "..", ""} {
+		if file, err := Named(name, s.Folder); err == nil {
+			t.Errorf("%q is %s", name, file)
 		}
 	}
 }
@@ -278,6 +285,33 @@ func TestRestoreOverTheSameCluster(t *testing.T) {
 	}
 }
 
+// What was set aside stays, when two restores follow one another within a second, too, and whatever the data folder is called.
+func TestWhatWasThereIsKept(t *testing.T) {
+	found := save(t, source(t), ByHand, noon)
+	data := paths.Data(filepath.Join(t.TempDir(), "disk [1]*"))
+	for _, text := range []string{"first", "second"} {
+		for _, path := range []string{data.Database(), data.Database() + "-wal", data.EtcdFile()} {
+			if err := paths.WriteFile(path, []byte(text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if _, err := Stage(t.Context(), options(data, found.File, cluster)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Apply(data); err != nil {
+			t.Fatal(err)
+		}
+		check(t, data)
+	}
+	for folder, want := range map[string]string{"replaced-20261123-120000": "first", "replaced-20261123-120000-2": "second"} {
+		for _, file := range []string{"db.%s/state.db", "db.%s/state.db-wal", "etcd.%s/member/snap/db"} {
+			if got := read(t, filepath.Join(data.Server(), fmt.Sprintf(file, folder))); got != want {
+				t.Errorf(file+" is %.20q, want %q", folder, got, want)
+			}
+		}
+	}
+}
+
 func TestRestoreOnAnEmptyPC(t *testing.T) {
 	found := save(t, source(t), ByHand, noon)
 	data := paths.Data(filepath.Join(t.TempDir(), "labk"))
@@ -343,12 +377,16 @@ func TestRestoreRefuses(t *testing.T) {
 			before := tree(t, data)
 			o := options(data, found.File, cluster)
 			tc.change(&o)
+			fits := Fits(o)
 			_, err := Stage(t.Context(), o)
 			if tc.says == "" {
-				if err != nil {
+				if err := errors.Join(fits, err); err != nil {
 					t.Error(err)
 				}
 				return
+			}
+			if fits == nil && tc.says != "no space" {
+				t.Error("it fits, and can't be restored")
 			}
 			if err == nil || !strings.Contains(err.Error(), tc.says) {
 				t.Errorf("%v", err)
