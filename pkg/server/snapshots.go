@@ -44,7 +44,7 @@ func (s *server) newSnapshots(store *datastore.Store) (*snapshots, error) {
 	all := &snapshots{folder: snapshotFolder(s.cfg), copies: &replica.Server{
 		Own: s.cfg.NodeName, Client: s.client, TrustedClients: s.id.credentials.TrustedClients, Say: s.say,
 	}}
-	o := snapshot.KeeperOptions{Folder: all.folder, Schedule: schedule, Retention: s.cfg.SnapshotRetention, Say: s.say}
+	o := snapshot.KeeperOptions{Folder: all.folder, Schedule: schedule, Retention: s.cfg.SnapshotRetention, Cluster: s.cluster, Say: s.say}
 	o.Save = func(ctx context.Context, reason snapshot.Reason, prefix string, now time.Time) (snapshot.Found, error) {
 		source, err := s.snapshotSource(store)
 		if err != nil {
@@ -64,13 +64,21 @@ func (s *server) newSnapshots(store *datastore.Store) (*snapshots, error) {
 // snapshotFolder is where a server with this configuration keeps its snapshots.
 func snapshotFolder(c *config.Config) snapshot.Folder { return snapshot.Folder(c.SnapshotFolder()) }
 
-// snapshotSource is what a snapshot is made of at the moment.
-func (s *server) snapshotSource(store *datastore.Store) (snapshot.Source, error) {
-	var ca *pki.CA
-	err := s.id.locked(func(p *pki.Store) (err error) {
-		ca, err = p.CA(pki.ServerCA)
+// cluster is the hash of the present server CA.
+func (s *server) cluster() (hash string, err error) {
+	err = s.id.locked(func(p *pki.Store) error {
+		ca, err := p.CA(pki.ServerCA)
+		if err == nil {
+			hash = join.CAHash(ca.Certificate())
+		}
 		return err
 	})
+	return hash, err
+}
+
+// snapshotSource is what a snapshot is made of at the moment.
+func (s *server) snapshotSource(store *datastore.Store) (snapshot.Source, error) {
+	cluster, err := s.cluster()
 	if err != nil {
 		return snapshot.Source{}, err
 	}
@@ -81,7 +89,7 @@ func (s *server) snapshotSource(store *datastore.Store) (snapshot.Source, error)
 	return snapshot.Source{
 		Folder: snapshotFolder(s.cfg), Scratch: s.data.Server(),
 		Header: snapshot.Header{
-			Cluster: join.CAHash(ca.Certificate()), Node: s.cfg.NodeName, Version: version.Version, Datastore: store.Kind(), Options: unusual(s.cfg),
+			Cluster: cluster, Node: s.cfg.NodeName, Version: version.Version, Datastore: store.Kind(), Options: unusual(s.cfg),
 		},
 		Secret: s.id.token.Bootstrap(), Files: files, Dump: store.Dump,
 		Size: func() int64 { _, bytes := health.Database(s.data); return bytes },
@@ -283,6 +291,9 @@ func (s *server) mend(ctx context.Context, cause error) error {
 		})
 		if ctx.Err() != nil {
 			return ctx.Err()
+		}
+		if errors.As(err, new(*snapshot.SpaceError)) {
+			return err // an older one may be smaller, but more would be lost than need be
 		}
 		if err != nil {
 			bad = append(bad, err)

@@ -33,7 +33,11 @@ type Found struct {
 // File is the path of the snapshot with the name.
 func (f Folder) File(name string) string { return filepath.Join(string(f), name+suffix) }
 
-// List lists the snapshots, the newest first. A folder that is not there has none.
+// ahead is how far in the future a snapshot's time may lie for it to be believed.
+const ahead = time.Hour
+
+// List lists the snapshots, the newest first. One from the future was made while the clock was wrong: it comes after all others, or it would count as the newest for as long as the clock was ahead. A folder that is not
+// there has none.
 func (f Folder) List() ([]Found, error) {
 	files, err := os.ReadDir(string(f))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -58,11 +62,20 @@ func (f Folder) List() ([]Found, error) {
 		found.Name = name // that is what a person calls it by
 		all = append(all, found)
 	}
-	slices.SortFunc(all, func(a, b Found) int { return cmp.Or(b.Created.Compare(a.Created), cmp.Compare(a.Name, b.Name)) })
+	now := time.Now()
+	rank := func(s Found) int {
+		if s.Created.After(now.Add(ahead)) {
+			return 1
+		}
+		return 0
+	}
+	slices.SortFunc(all, func(a, b Found) int {
+		return cmp.Or(cmp.Compare(rank(a), rank(b)), b.Created.Compare(a.Created), cmp.Compare(b.Revision, a.Revision), cmp.Compare(a.Name, b.Name))
+	})
 	return all, nil
 }
 
-// Look reads what a file says of itself.
+// Look reads what a file says of itself. An error is only that there is no such file: one that can't be read must not hide the others from whoever lists them.
 func Look(path string) (Found, error) {
 	info, err := os.Stat(path)
 	if err != nil {
@@ -70,12 +83,15 @@ func Look(path string) (Found, error) {
 	}
 	found := Found{File: path, Bytes: info.Size()}
 	s, err := Open(path)
-	if bad := new(FormatError); errors.As(err, &bad) {
-		found.Created, found.Problem = info.ModTime().UTC().Truncate(time.Second), bad.Detail
-		return found, nil
+	if errors.Is(err, fs.ErrNotExist) {
+		return Found{}, err
 	}
 	if err != nil {
-		return Found{}, err
+		found.Created, found.Problem = info.ModTime().UTC().Truncate(time.Second), err.Error()
+		if bad := new(FormatError); errors.As(err, &bad) {
+			found.Problem = bad.Detail
+		}
+		return found, nil
 	}
 	found.Header = s.Header
 	return found, s.Close()
@@ -125,20 +141,14 @@ func either(folders []Folder) string {
 	return strings.Join(names, " or ")
 }
 
-// Keep deletes all snapshots that were made for the reason but the newest n. Those of other reasons don't count: what somebody made by hand stays until somebody deletes it.
-func (f Folder) Keep(reason Reason, n int) error {
-	return f.keep(n, func(s Found) bool { return s.Problem == "" && s.Reason == reason })
-}
-
-// KeepNewest deletes all snapshots but the newest n.
-func (f Folder) KeepNewest(n int) error { return f.keep(n, func(Found) bool { return true }) }
-
-func (f Folder) keep(n int, counts func(Found) bool) error {
+// Keep deletes all of the cluster's snapshots that were made for the reason but the newest n. Those of other reasons don't count: what somebody made by hand stays until somebody deletes it. Nor do those of other clusters, which
+// may have theirs in the same folder.
+func (f Folder) Keep(reason Reason, cluster string, n int) error {
 	all, err := f.List()
 	if err != nil {
 		return err
 	}
-	all = slices.DeleteFunc(all, func(s Found) bool { return !counts(s) })
+	all = slices.DeleteFunc(all, func(s Found) bool { return s.Problem != "" || s.Reason != reason || s.Cluster != cluster })
 	for _, old := range all[min(n, len(all)):] {
 		if err := os.Remove(old.File); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("delete a snapshot: %w", err)

@@ -24,7 +24,7 @@ const (
 	cluster = "0123456789abcdef0123456789abcdef"
 )
 
-var noon = time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
+var noon = time.Date(2020, 11, 23, 12, 0, 0, 0, time.UTC)
 
 // source is a cluster with some objects, of which one is larger than a page.
 func source(t *testing.T) Source {
@@ -66,7 +66,7 @@ func save(t *testing.T, s Source, reason Reason, at time.Time) Found {
 func TestSave(t *testing.T) {
 	s := source(t)
 	found := save(t, s, ByHand, noon)
-	if found.Name != "hand-pc1-20261123-120000" || found.Objects != 50 || found.Revision != 70 || found.Problem != "" {
+	if found.Name != "hand-pc1-20201123-120000" || found.Objects != 50 || found.Revision != 70 || found.Problem != "" {
 		t.Errorf("%+v", found)
 	}
 	info, err := os.Stat(found.File)
@@ -168,7 +168,7 @@ func TestKeep(t *testing.T) {
 	if err := os.WriteFile(s.Folder.File("strange"), []byte("no snapshot"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Folder.Keep(Scheduled, 2); err != nil {
+	if err := s.Folder.Keep(Scheduled, cluster, 2); err != nil {
 		t.Fatal(err)
 	}
 	all, err := s.Folder.List()
@@ -182,11 +182,57 @@ func TestKeep(t *testing.T) {
 			t.Errorf("%+v", found)
 		}
 	}
-	want := slices.Concat([]string{"strange", "schedule-pc1-20261123-140000", "schedule-pc1-20261123-130000"}, hands)
+	want := slices.Concat([]string{"strange", "schedule-pc1-20201123-140000", "schedule-pc1-20201123-130000"}, hands)
 	slices.Sort(names)
 	slices.Sort(want)
 	if !slices.Equal(names, want) {
 		t.Errorf("got %q, want %q", names, want)
+	}
+}
+
+// A snapshot that was made while the clock was a year ahead does not push out those that are made when it is right again, nor count as the newest.
+func TestSnapshotFromTheFuture(t *testing.T) {
+	s := source(t)
+	now := time.Now()
+	future := save(t, s, Scheduled, now.AddDate(1, 0, 0)).Name
+	newest := save(t, s, Scheduled, now).Name
+	if all, err := s.Folder.List(); err != nil || len(all) != 2 || all[0].Name != newest {
+		t.Errorf("%+v, %v", all, err)
+	}
+	if err := s.Folder.Keep(Scheduled, cluster, 1); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(s.Folder.File(newest)); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(s.Folder.File(future)); err == nil {
+		t.Error("the one from the future was kept")
+	}
+}
+
+// Two clusters may have one folder.
+func TestKeepLeavesOtherClustersAlone(t *testing.T) {
+	s := source(t)
+	other := s
+	other.Header.Cluster, other.Header.Node = strings.Repeat("e", 64), "pc9"
+	theirs := save(t, other, Scheduled, noon.Add(-time.Hour))
+	save(t, s, Scheduled, noon)
+	if err := s.Folder.Keep(Scheduled, cluster, 1); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(theirs.File); err != nil {
+		t.Error(err)
+	}
+	k := NewKeeper(KeeperOptions{Folder: s.Folder, Cluster: func() (string, error) { return theirs.Cluster, nil }})
+	if err := k.look(); err != nil || k.State().Newest == nil || k.State().Newest.Name != theirs.Name {
+		t.Errorf("their newest is %+v, %v", k.State().Newest, err)
+	}
+}
+
+// A file that the disk gives back no more is a snapshot with a problem: it does not hide the others.
+func TestLookAtWhatCannotBeRead(t *testing.T) {
+	if found, err := Look("/proc/self/mem"); err != nil || !strings.Contains(found.Problem, "input/output error") {
+		t.Errorf("%+v, %v", found, err)
 	}
 }
 
@@ -303,7 +349,7 @@ func TestWhatWasThereIsKept(t *testing.T) {
 		}
 		check(t, data)
 	}
-	for folder, want := range map[string]string{"replaced-20261123-120000": "first", "replaced-20261123-120000-2": "second"} {
+	for folder, want := range map[string]string{"replaced-20201123-120000": "first", "replaced-20201123-120000-2": "second"} {
 		for _, file := range []string{"db.%s/state.db", "db.%s/state.db-wal", "etcd.%s/member/snap/db"} {
 			if got := read(t, filepath.Join(data.Server(), fmt.Sprintf(file, folder))); got != want {
 				t.Errorf(file+" is %.20q, want %q", folder, got, want)
