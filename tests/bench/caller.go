@@ -154,7 +154,7 @@ func (c *caller) answer(id uint32) (status int, body []byte, err error) {
 		case *http2.RSTStreamFrame:
 			err = http2.StreamError{StreamID: f.StreamID, Code: f.ErrCode}
 		case *http2.GoAwayFrame:
-			err = http2.GoAwayError{LastStreamID: f.LastStreamID, ErrCode: f.ErrCode}
+			err = fmt.Errorf("the server hangs up: %w", http2.ConnectionError(f.ErrCode))
 		}
 		if err == nil && c.unspoken > window/2 {
 			err = errors.Join(c.frames.WriteWindowUpdate(0, c.unspoken), c.out.Flush())

@@ -39,7 +39,6 @@ type clients struct {
 type outcome struct {
 	perSecond float64
 	sorted    []time.Duration
-	usage     sample
 }
 
 // share is the time in milliseconds that this part of the requests kept to.

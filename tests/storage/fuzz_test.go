@@ -147,8 +147,11 @@ func (g *target) send(t *testing.T, message proto.Message) {
 	defer cancel()
 	before := g.dump(ctx, t)
 	changed, err := g.ask(ctx, message)
-	if status.Code(err) == codes.DeadlineExceeded || status.Code(err) == codes.Unavailable {
+	switch status.Code(err) {
+	case codes.DeadlineExceeded, codes.Unavailable:
 		t.Fatalf("no answer to %v: %v", message, err)
+	case codes.Internal: // how labk answers when the face has panicked
+		t.Fatalf("%T %v: %v", message, message, err)
 	}
 	after := g.dump(ctx, t)
 	switch {

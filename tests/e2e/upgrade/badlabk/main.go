@@ -50,6 +50,6 @@ func spoil() error {
 		return err
 	}
 	defer db.Close()
-	_, err = db.Exec("ALTER TABLE kine RENAME TO kine_of_the_future")
+	_, err = db.Exec("ALTER TABLE log RENAME TO log_of_the_future")
 	return err
 }
