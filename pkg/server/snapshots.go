@@ -23,6 +23,7 @@ import (
 	"github.com/labk/labk/pkg/health"
 	"github.com/labk/labk/pkg/join"
 	"github.com/labk/labk/pkg/lifecycle"
+	"github.com/labk/labk/pkg/paths"
 	"github.com/labk/labk/pkg/pki"
 	"github.com/labk/labk/pkg/process"
 	"github.com/labk/labk/pkg/status"
@@ -227,8 +228,12 @@ func (s *server) sayRestored(plan *snapshot.Plan) {
 	}
 }
 
-// ExamineCommand is labk's hidden command that looks at the file of etcd that it is given (etcd.Examine).
-const ExamineCommand = "examine-etcd"
+// ExamineCommand is labk's hidden command that looks at the file of etcd that it is given (etcd.Examine). ExaminedDamage is its code when that is damaged; examinePanics is Go's when a program panics.
+const (
+	ExamineCommand = "examine-etcd"
+	ExaminedDamage = 3
+	examinePanics  = 2
+)
 
 // mended is a datastore that is restored from the newest good snapshot if it is damaged.
 type mended struct {
@@ -258,11 +263,24 @@ func (m *mended) examine(ctx context.Context) error {
 		return nil
 	}
 	out, err := exec.CommandContext(ctx, "/proc/self/exe", ExamineCommand, m.s.data.EtcdFile()).CombinedOutput()
-	if exit := new(exec.ExitError); errors.As(err, &exit) && exit.ExitCode() > 0 { // not one that was killed
-		detail, _, _ := strings.Cut(strings.TrimSpace(string(out)), "\n")
-		return &etcd.DamagedError{Dir: m.s.data.Etcd(), Detail: detail}
+	exit := new(exec.ExitError)
+	if !errors.As(err, &exit) {
+		return nil
 	}
-	return nil
+	detail, _, _ := strings.Cut(strings.TrimSpace(string(out)), "\n")
+	return examined(m.s.data, exit.ExitCode(), detail)
+}
+
+// examined judges by the code and the first line of the examination. Only what proves damage is a *DamagedError: from a disk that fails the file may be well again, and nothing may take its place.
+func examined(data paths.Data, code int, detail string) error {
+	memory := strings.Contains(detail, "out of memory") || strings.Contains(detail, "cannot allocate memory")
+	switch {
+	case code == ExaminedDamage, code == examinePanics && !memory:
+		return &etcd.DamagedError{Dir: data.Etcd(), Detail: detail}
+	case code < 0, memory: // killed, or in want of memory: that says nothing
+		return nil
+	}
+	return fmt.Errorf("look at the datastore %s: %s", data.EtcdFile(), detail)
 }
 
 func damaged(err error) bool {
