@@ -198,7 +198,7 @@ func restoreSnapshot(c *cli.Context, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
-	if s.cfg.DatastoreEndpoint != "" {
+	if s.cfg.DatastoreEndpoint != "" || s.report != nil && s.report.Elsewhere { // whichever way labk was told
 		return &config.Error{Option: "datastore-endpoint", Problem: "the datastore is a database elsewhere, which labk does not replace",
 			Remedy: "restore that database with its own tools, or leave the option out: the snapshot is restored into a datastore on this PC then"}
 	}

@@ -35,6 +35,8 @@ type snapshots struct {
 	keeper *snapshot.Keeper
 	copies *replica.Server
 	folder snapshot.Folder
+	// elsewhere tells that the datastore is not on this PC.
+	elsewhere bool
 }
 
 func (s *server) newSnapshots(store *datastore.Store) (*snapshots, error) {
@@ -42,7 +44,7 @@ func (s *server) newSnapshots(store *datastore.Store) (*snapshots, error) {
 	if err != nil {
 		return nil, err
 	}
-	all := &snapshots{folder: snapshotFolder(s.cfg), copies: &replica.Server{
+	all := &snapshots{folder: snapshotFolder(s.cfg), elsewhere: s.cfg.DatastoreEndpoint != "", copies: &replica.Server{
 		Own: s.cfg.NodeName, Client: s.client, TrustedClients: s.id.credentials.TrustedClients, Say: s.say,
 	}}
 	o := snapshot.KeeperOptions{Folder: all.folder, Schedule: schedule, Retention: s.cfg.SnapshotRetention, Cluster: s.cluster, Say: s.say}
@@ -150,7 +152,7 @@ func (a *snapshots) beside(open func(context.Context) http.Handler) func(context
 
 // report tells how snapshots stand.
 func (a *snapshots) report() snapshot.Report {
-	r := snapshot.Report{State: a.keeper.State(), Folder: a.folder}
+	r := snapshot.Report{State: a.keeper.State(), Folder: a.folder, Elsewhere: a.elsewhere}
 	r.Holder, r.Copied = a.copies.Holder()
 	return r
 }
