@@ -129,7 +129,12 @@ func askForSnapshot(ctx context.Context, w snapshot.Wish) (found snapshot.Found,
 	return found, err
 }
 
-func size(n int64) string { return fmt.Sprintf("%.1f MiB", float64(n)/(1<<20)) }
+func size(n int64) string {
+	if n < 1<<20 {
+		return fmt.Sprintf("%d KiB", (n+1023)>>10)
+	}
+	return fmt.Sprintf("%.1f MiB", float64(n)/(1<<20))
+}
 
 func listSnapshots(c *cli.Context) error {
 	if err := noArguments(c); err != nil {
@@ -143,7 +148,10 @@ func listSnapshots(c *cli.Context) error {
 	for _, folder := range s.folders() {
 		some, err := folder.List()
 		if err != nil {
-			return fmt.Errorf("%w: run this as root", err)
+			if errors.Is(err, os.ErrPermission) {
+				err = fmt.Errorf("%w: run this as root", err)
+			}
+			return err
 		}
 		all = append(all, some...)
 	}

@@ -316,6 +316,7 @@ func (s *server) mend(ctx context.Context, cause error) error {
 			return err // an older one may be smaller, but more would be lost than need be
 		}
 		if err != nil {
+			s.say("a snapshot that can't take its place: %v", err)
 			bad = append(bad, err)
 			continue
 		}
