@@ -84,11 +84,22 @@ func newApp(stdout, stderr io.Writer) *cli.App {
 	}
 	for _, c := range app.Commands {
 		c.OnUsageError = onUsage
+		if len(c.Subcommands) > 0 {
+			c.Action = group
+		}
 		for _, sub := range c.Subcommands {
 			sub.OnUsageError = onUsage
 		}
 	}
 	return app
+}
+
+// group is what a command does that only has others.
+func group(c *cli.Context) error {
+	if name := c.Args().First(); name != "" {
+		return usageError{fmt.Errorf("no command %q: see `%s --help`", name, c.Command.HelpName)}
+	}
+	return cli.ShowSubcommandHelp(c)
 }
 
 // configFlags makes the flags of a role out of the configuration's options: of all, or of those that are named.
@@ -149,7 +160,7 @@ func sources(c *cli.Context, role string) config.Sources {
 // noArguments refuses arguments of a command that takes none.
 func noArguments(c *cli.Context) error {
 	if c.Args().Present() {
-		return usageError{fmt.Errorf("%q is no flag: see `labk %s --help`", c.Args().First(), c.Command.FullName())}
+		return usageError{fmt.Errorf("%q is no flag: see `%s --help`", c.Args().First(), c.Command.HelpName)}
 	}
 	return nil
 }

@@ -1,6 +1,8 @@
 package cli
 
 import (
+	"errors"
+	"fmt"
 	"io"
 
 	"github.com/urfave/cli/v2"
@@ -13,7 +15,14 @@ import (
 func examineCommand() *cli.Command {
 	return &cli.Command{
 		Name: server.ExamineCommand, Hidden: true, Usage: "Look at etcd's file", ArgsUsage: "FILE",
-		Action: func(c *cli.Context) error { return etcd.Examine(c.Args().First()) },
+		Action: func(c *cli.Context) error {
+			err := etcd.Examine(c.Args().First())
+			if bad := new(etcd.DamagedError); errors.As(err, &bad) {
+				fmt.Fprintln(c.App.ErrWriter, bad.Detail)
+				return cli.Exit("", server.ExaminedDamage)
+			}
+			return err
+		},
 	}
 }
 

@@ -129,7 +129,12 @@ func askForSnapshot(ctx context.Context, w snapshot.Wish) (found snapshot.Found,
 	return found, err
 }
 
-func size(n int64) string { return fmt.Sprintf("%.1f MiB", float64(n)/(1<<20)) }
+func size(n int64) string {
+	if n < 1<<20 {
+		return fmt.Sprintf("%d KiB", (n+1023)>>10)
+	}
+	return fmt.Sprintf("%.1f MiB", float64(n)/(1<<20))
+}
 
 func listSnapshots(c *cli.Context) error {
 	if err := noArguments(c); err != nil {
@@ -143,7 +148,10 @@ func listSnapshots(c *cli.Context) error {
 	for _, folder := range s.folders() {
 		some, err := folder.List()
 		if err != nil {
-			return fmt.Errorf("%w: run this as root", err)
+			if errors.Is(err, os.ErrPermission) {
+				err = fmt.Errorf("%w: run this as root", err)
+			}
+			return err
 		}
 		all = append(all, some...)
 	}
@@ -173,15 +181,17 @@ func deleteSnapshots(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	for _, name := range c.Args().Slice() {
-		folder := s.folder
-		if _, err := os.Stat(folder.File(name)); err != nil {
-			if _, err := os.Stat(snapshot.Folder(s.data.Copies()).File(name)); err == nil {
-				folder = snapshot.Folder(s.data.Copies())
-			}
-		}
-		if err := folder.Delete(name); err != nil {
+	var files []string
+	for _, name := range c.Args().Slice() { // all are looked for before one is deleted
+		file, err := snapshot.Named(name, s.folders()...)
+		if err != nil {
 			return err
+		}
+		files = append(files, file)
+	}
+	for i, name := range c.Args().Slice() {
+		if err := os.Remove(files[i]); err != nil {
+			return fmt.Errorf("delete a snapshot: %w", err)
 		}
 		fmt.Fprintln(c.App.Writer, "deleted:", name)
 	}
@@ -196,7 +206,7 @@ func restoreSnapshot(c *cli.Context, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
-	if s.cfg.DatastoreEndpoint != "" {
+	if s.cfg.DatastoreEndpoint != "" || s.report != nil && s.report.Elsewhere { // whichever way labk was told
 		return &config.Error{Option: "datastore-endpoint", Problem: "the datastore is a database elsewhere, which labk does not replace",
 			Remedy: "restore that database with its own tools, or leave the option out: the snapshot is restored into a datastore on this PC then"}
 	}
@@ -295,6 +305,9 @@ func (s *shelf) restore(ctx context.Context, o snapshot.RestoreOptions, show *pr
 	}
 	if s.report == nil {
 		return nil, errors.New("restore a snapshot: this PC runs as an agent of another server: stop that first (labk uninstall, or systemctl disable --now labk-agent); it becomes the server then")
+	}
+	if err := snapshot.Fits(o); err != nil { // before anything is made for it
+		return nil, err
 	}
 	// What is there now can be had back by name, too.
 	if before, err := askForSnapshot(ctx, snapshot.Wish{Reason: snapshot.ByHand, Prefix: "before-restore"}); err != nil {

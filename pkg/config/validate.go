@@ -119,9 +119,15 @@ func (c *Config) Snapshots() (cron.Schedule, error) {
 	if c.SnapshotSchedule == "" || c.SnapshotSchedule == "off" {
 		return nil, nil
 	}
+	if strings.Contains(c.SnapshotSchedule, "TZ=") && !strings.Contains(c.SnapshotSchedule, " ") { // the parser panics over that
+		return nil, errors.New("a time zone alone does not say when")
+	}
 	s, err := cron.ParseStandard(c.SnapshotSchedule)
 	if err != nil {
 		return nil, err
+	}
+	if every, ok := s.(cron.ConstantDelaySchedule); ok && every.Delay < time.Minute {
+		return nil, errors.New("that is more often than once a minute")
 	}
 	if s.Next(time.Now()).IsZero() {
 		return nil, errors.New("that day is in no year")

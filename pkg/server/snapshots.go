@@ -23,6 +23,7 @@ import (
 	"github.com/labk/labk/pkg/health"
 	"github.com/labk/labk/pkg/join"
 	"github.com/labk/labk/pkg/lifecycle"
+	"github.com/labk/labk/pkg/paths"
 	"github.com/labk/labk/pkg/pki"
 	"github.com/labk/labk/pkg/process"
 	"github.com/labk/labk/pkg/status"
@@ -34,6 +35,8 @@ type snapshots struct {
 	keeper *snapshot.Keeper
 	copies *replica.Server
 	folder snapshot.Folder
+	// elsewhere tells that the datastore is not on this PC.
+	elsewhere bool
 }
 
 func (s *server) newSnapshots(store *datastore.Store) (*snapshots, error) {
@@ -41,10 +44,10 @@ func (s *server) newSnapshots(store *datastore.Store) (*snapshots, error) {
 	if err != nil {
 		return nil, err
 	}
-	all := &snapshots{folder: snapshotFolder(s.cfg), copies: &replica.Server{
+	all := &snapshots{folder: snapshotFolder(s.cfg), elsewhere: s.cfg.DatastoreEndpoint != "", copies: &replica.Server{
 		Own: s.cfg.NodeName, Client: s.client, TrustedClients: s.id.credentials.TrustedClients, Say: s.say,
 	}}
-	o := snapshot.KeeperOptions{Folder: all.folder, Schedule: schedule, Retention: s.cfg.SnapshotRetention, Say: s.say}
+	o := snapshot.KeeperOptions{Folder: all.folder, Schedule: schedule, Retention: s.cfg.SnapshotRetention, Cluster: s.cluster, Say: s.say}
 	o.Save = func(ctx context.Context, reason snapshot.Reason, prefix string, now time.Time) (snapshot.Found, error) {
 		source, err := s.snapshotSource(store)
 		if err != nil {
@@ -64,13 +67,21 @@ func (s *server) newSnapshots(store *datastore.Store) (*snapshots, error) {
 // snapshotFolder is where a server with this configuration keeps its snapshots.
 func snapshotFolder(c *config.Config) snapshot.Folder { return snapshot.Folder(c.SnapshotFolder()) }
 
-// snapshotSource is what a snapshot is made of at the moment.
-func (s *server) snapshotSource(store *datastore.Store) (snapshot.Source, error) {
-	var ca *pki.CA
-	err := s.id.locked(func(p *pki.Store) (err error) {
-		ca, err = p.CA(pki.ServerCA)
+// cluster is the hash of the present server CA.
+func (s *server) cluster() (hash string, err error) {
+	err = s.id.locked(func(p *pki.Store) error {
+		ca, err := p.CA(pki.ServerCA)
+		if err == nil {
+			hash = join.CAHash(ca.Certificate())
+		}
 		return err
 	})
+	return hash, err
+}
+
+// snapshotSource is what a snapshot is made of at the moment.
+func (s *server) snapshotSource(store *datastore.Store) (snapshot.Source, error) {
+	cluster, err := s.cluster()
 	if err != nil {
 		return snapshot.Source{}, err
 	}
@@ -81,7 +92,7 @@ func (s *server) snapshotSource(store *datastore.Store) (snapshot.Source, error)
 	return snapshot.Source{
 		Folder: snapshotFolder(s.cfg), Scratch: s.data.Server(),
 		Header: snapshot.Header{
-			Cluster: join.CAHash(ca.Certificate()), Node: s.cfg.NodeName, Version: version.Version, Datastore: store.Kind(), Options: unusual(s.cfg),
+			Cluster: cluster, Node: s.cfg.NodeName, Version: version.Version, Datastore: store.Kind(), Options: unusual(s.cfg),
 		},
 		Secret: s.id.token.Bootstrap(), Files: files, Dump: store.Dump,
 		Size: func() int64 { _, bytes := health.Database(s.data); return bytes },
@@ -141,7 +152,7 @@ func (a *snapshots) beside(open func(context.Context) http.Handler) func(context
 
 // report tells how snapshots stand.
 func (a *snapshots) report() snapshot.Report {
-	r := snapshot.Report{State: a.keeper.State(), Folder: a.folder}
+	r := snapshot.Report{State: a.keeper.State(), Folder: a.folder, Elsewhere: a.elsewhere}
 	r.Holder, r.Copied = a.copies.Holder()
 	return r
 }
@@ -219,8 +230,12 @@ func (s *server) sayRestored(plan *snapshot.Plan) {
 	}
 }
 
-// ExamineCommand is labk's hidden command that looks at the file of etcd that it is given (etcd.Examine).
-const ExamineCommand = "examine-etcd"
+// ExamineCommand is labk's hidden command that looks at the file of etcd that it is given (etcd.Examine). ExaminedDamage is its code when that is damaged; examinePanics is Go's when a program panics.
+const (
+	ExamineCommand = "examine-etcd"
+	ExaminedDamage = 3
+	examinePanics  = 2
+)
 
 // mended is a datastore that is restored from the newest good snapshot if it is damaged.
 type mended struct {
@@ -250,11 +265,24 @@ func (m *mended) examine(ctx context.Context) error {
 		return nil
 	}
 	out, err := exec.CommandContext(ctx, "/proc/self/exe", ExamineCommand, m.s.data.EtcdFile()).CombinedOutput()
-	if exit := new(exec.ExitError); errors.As(err, &exit) && exit.ExitCode() > 0 { // not one that was killed
-		detail, _, _ := strings.Cut(strings.TrimSpace(string(out)), "\n")
-		return &etcd.DamagedError{Dir: m.s.data.Etcd(), Detail: detail}
+	exit := new(exec.ExitError)
+	if !errors.As(err, &exit) {
+		return nil
 	}
-	return nil
+	detail, _, _ := strings.Cut(strings.TrimSpace(string(out)), "\n")
+	return examined(m.s.data, exit.ExitCode(), detail)
+}
+
+// examined judges by the code and the first line of the examination. Only what proves damage is a *DamagedError: from a disk that fails the file may be well again, and nothing may take its place.
+func examined(data paths.Data, code int, detail string) error {
+	memory := strings.Contains(detail, "out of memory") || strings.Contains(detail, "cannot allocate memory")
+	switch {
+	case code == ExaminedDamage, code == examinePanics && !memory:
+		return &etcd.DamagedError{Dir: data.Etcd(), Detail: detail}
+	case code < 0, memory: // killed, or in want of memory: that says nothing
+		return nil
+	}
+	return fmt.Errorf("look at the datastore %s: %s", data.EtcdFile(), detail)
 }
 
 func damaged(err error) bool {
@@ -284,7 +312,11 @@ func (s *server) mend(ctx context.Context, cause error) error {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
+		if errors.As(err, new(*snapshot.SpaceError)) {
+			return err // an older one may be smaller, but more would be lost than need be
+		}
 		if err != nil {
+			s.say("a snapshot that can't take its place: %v", err)
 			bad = append(bad, err)
 			continue
 		}

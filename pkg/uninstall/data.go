@@ -20,11 +20,13 @@ func ownData(data paths.Data) (own []string) {
 	for _, part := range []struct{ marks, names []string }{
 		{ // what tells that labk ran goes last: until then the uninstallation can be repeated
 			marks: []string{data.Database(), filepath.Join(data.ServerTLS(), "*-ca.*"), data.Token()},
-			names: []string{filepath.Dir(data.Database()), data.Migrated("sqlite", "*"), data.Etcd(), data.Migrated("etcd", "*"), data.Next(), data.Moving(), data.ServerEtc(), temporary(data.Token()), data.Token(), data.ServerTLS()},
+			names: []string{filepath.Dir(data.Database()), data.Migrated("sqlite", "*"), data.Etcd(), data.Migrated("etcd", "*"), data.Next(), data.Moving(),
+				data.DatabaseFolder() + ".damaged-*", data.DatabaseFolder() + ".replaced-*", data.Etcd() + ".damaged-*", data.Etcd() + ".replaced-*", data.RestoreMaking(), data.Restore(), temporary(data.Restored()), data.Restored(),
+				data.Snapshots(), filepath.Join(data.Server(), ".dump-*"), data.ServerEtc(), temporary(data.Token()), data.Token(), data.ServerTLS()},
 		},
 		{
 			marks: []string{filepath.Join(data.Containerd(), "io.containerd.*"), filepath.Join(data.Kubelet(), "pods"), filepath.Join(data.AgentTLS(), "*.crt"), data.ClusterOptions()},
-			names: []string{data.Containerd(), data.Kubelet(), filepath.Dir(data.ClusterOptions()), temporary(data.UpgradeRequest()), data.UpgradeRequest(), data.AgentTLS()},
+			names: []string{data.Containerd(), data.Kubelet(), data.Copies(), filepath.Dir(data.ClusterOptions()), temporary(data.UpgradeRequest()), data.UpgradeRequest(), data.AgentTLS()},
 		},
 	} {
 		if len(present(part.marks...)) > 0 {

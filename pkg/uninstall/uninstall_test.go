@@ -150,9 +150,10 @@ func TestSetData(t *testing.T) {
 func TestRemoveData(t *testing.T) {
 	const hash = "1f11e42da75966e683d270116b8b922c"
 	server := []string{"server/db/state.db", "server/db/state.db-wal", "server/db.migrated-20261122T101500Z/state.db", "server/etcd/member/snap/db", "server/etcd.migrated-20261122T101500Z/member/snap/db",
-		"server/next/dump", "server/moving.json", "server/tls/server-ca.crt", "server/etc/system.kubeconfig", "server/token", "server/.token.123"}
+		"server/db.damaged-20261122-101500/state.db", "server/db.replaced-20261122-101500-2/state.db", "server/etcd.replaced-20261122-101500/member/snap/db", "server/restore.new/db/state.db", "server/restore/plan.json",
+		"server/restored.json", "server/.restored.json.7", "server/snapshots/schedule-pc1-20261122-120000.snapshot", "server/.dump-12", "server/next/dump", "server/moving.json", "server/tls/server-ca.crt", "server/etc/system.kubeconfig", "server/token", "server/.token.123"}
 	agent := []string{
-		"agent/containerd/io.containerd.metadata.v1.bolt/meta.db", "agent/kubelet/pods/1/x", "agent/etc/cluster.json", "agent/tls/ca.crt", "agent/upgrade.json",
+		"agent/snapshots/schedule-pc1-20261122-120000.snapshot", "agent/containerd/io.containerd.metadata.v1.bolt/meta.db", "agent/kubelet/pods/1/x", "agent/etc/cluster.json", "agent/tls/ca.crt", "agent/upgrade.json",
 		"data/" + hash + "/bin/runc", "data/current", "data/.unpack-1/bin/x", "lock", "version", "last-run.json", ".version.9",
 	}
 	for name, test := range map[string]struct{ ours, others []string }{

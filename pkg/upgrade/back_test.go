@@ -97,3 +97,19 @@ func TestBackWithoutCopy(t *testing.T) {
 		t.Errorf("asked for %v, want %v", s.asked, want)
 	}
 }
+
+// Of etcd only a snapshot can be brought back: without one from just before there is no upgrade to another minor version.
+func TestEtcdNeedsASnapshot(t *testing.T) {
+	for next, good := range map[string]bool{"v1.37.2+labk1": true, "v1.38.0+labk1": false} {
+		u := anUpgrade(t, next)
+		if err := u.withoutSnapshot(); err != nil {
+			t.Errorf("%s without etcd: %v", next, err)
+		}
+		if err := paths.WriteFile(u.data.EtcdFile(), []byte("keys"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := u.withoutSnapshot(); (err == nil) != good {
+			t.Errorf("%s with etcd: %v", next, err)
+		}
+	}
+}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/labk/labk/pkg/control"
@@ -26,8 +27,7 @@ func (u *upgrade) save(ctx context.Context) error {
 	defer cancel()
 	err := control.Call(ctx, paths.ControlSocket, http.MethodGet, snapshot.Route, nil, nil)
 	if errors.Is(err, control.ErrNotRunning) {
-		u.Say("labk does not run, so that no snapshot is made")
-		return nil
+		return u.withoutSnapshot()
 	}
 	if err != nil {
 		u.Say("the labk that runs makes no snapshots")
@@ -41,20 +41,42 @@ func (u *upgrade) save(ctx context.Context) error {
 	return nil
 }
 
+// withoutSnapshot tells whether an upgrade can do without one. SQLite's file is copied; of etcd there would be nothing to go back to, or a snapshot from before an upgrade long ago.
+func (u *upgrade) withoutSnapshot() error {
+	if u.etcd() && u.otherMinor(u.next.Text) {
+		return errors.New("make a snapshot before the upgrade to another minor version: labk does not run: start it first (systemctl start labk)")
+	}
+	u.Say("labk does not run, so that no snapshot is made")
+	return nil
+}
+
 // etcd tells whether the datastore is a member of etcd on this PC.
 func (u *upgrade) etcd() bool {
 	_, err := os.Stat(u.data.EtcdFile())
 	return u.Server && u.Config.DatastoreEndpoint == "" && err == nil
 }
 
-// snapshotBefore finds the newest snapshot that was made before an upgrade, by a labk of the minor version to go back to.
+// clusters are the hashes of the authorities that this cluster has and had.
+func (u *upgrade) clusters() ([]string, error) {
+	hashes, err := join.CAHashes(pki.NewStore(u.data.ServerTLS(), time.Now).Files(pki.ServerCA)...)
+	if err != nil {
+		return nil, fmt.Errorf("look which cluster this is: %w", err)
+	}
+	return hashes, nil
+}
+
+// snapshotBefore finds the newest snapshot of this cluster that was made before an upgrade, by a labk of the minor version to go back to.
 func (u *upgrade) snapshotBefore() (snapshot.Found, error) {
+	clusters, err := u.clusters()
+	if err != nil {
+		return snapshot.Found{}, err
+	}
 	all, err := snapshot.Folder(u.Config.SnapshotFolder()).List()
 	if err != nil {
 		return snapshot.Found{}, err
 	}
 	for _, found := range all {
-		if found.Problem == "" && found.Reason == snapshot.Upgrade && !u.otherMinor(found.Version) {
+		if found.Problem == "" && found.Reason == snapshot.Upgrade && slices.Contains(clusters, found.Cluster) && !u.otherMinor(found.Version) {
 			return found, nil
 		}
 	}
@@ -75,9 +97,9 @@ func (u *upgrade) bringBack(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("read the token: %w", err)
 	}
-	clusters, err := join.CAHashes(pki.NewStore(u.data.ServerTLS(), time.Now).Files(pki.ServerCA)...)
+	clusters, err := u.clusters()
 	if err != nil {
-		return fmt.Errorf("look which cluster this is: %w", err)
+		return err
 	}
 	_, err = snapshot.Stage(ctx, snapshot.RestoreOptions{
 		Data: u.data, File: found.File, Secret: token.Bootstrap(), Clusters: clusters, Version: version.Version,

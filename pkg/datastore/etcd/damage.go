@@ -2,6 +2,9 @@ package etcd
 
 import (
 	"fmt"
+	"io"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -20,23 +23,41 @@ func (e *DamagedError) Error() string {
 		e.Dir, e.Detail, e.Dir, e.Dir)
 }
 
-// Examine looks at a member's file of keys (paths.Data.EtcdFile), which nobody may be using. Values have no checksums: damage within one is not found. bbolt panics in goroutines of its own when a page is not what it should be,
-// so that only a process that may die of it can call this.
+// Examine looks at a member's file of keys (paths.Data.EtcdFile), which nobody may be using. Damage is a *DamagedError; any other error is that nothing can be said, as on a disk that fails. Values have no checksums: damage within one
+// is not found. bbolt panics in goroutines of its own when a page is not what it should be, so that only a process that may die of it can call this.
 func Examine(file string) error {
-	db, err := bbolt.Open(file, 0o600, &bbolt.Options{ReadOnly: true, Timeout: time.Second})
+	size, err := readThrough(file)
 	if err != nil {
 		return err
+	}
+	if size == 0 {
+		return nil // etcd makes the file before its first page
+	}
+	dir := filepath.Dir(filepath.Dir(filepath.Dir(file)))
+	db, err := bbolt.Open(file, 0o600, &bbolt.Options{ReadOnly: true, Timeout: time.Second})
+	if err != nil {
+		return judge(dir, err)
 	}
 	defer db.Close()
 	return db.View(func(tx *bbolt.Tx) error {
 		var first error
 		for wrong := range tx.Check() { // to its end, or its goroutine stays
 			if first == nil {
-				first = wrong
+				first = &DamagedError{Dir: dir, Detail: wrong.Error()}
 			}
 		}
 		return first
 	})
+}
+
+// readThrough reads a file to its end: bbolt maps it, and what the disk does not give back would end the process as damage does.
+func readThrough(file string) (size int64, err error) {
+	in, err := os.Open(file)
+	if err != nil {
+		return 0, err
+	}
+	defer in.Close()
+	return io.Copy(io.Discard, in)
 }
 
 // damage is what etcd and bbolt say of files that are damaged; they have no errors to compare with for all of it.

@@ -211,6 +211,38 @@ func TestDamagedFolder(t *testing.T) {
 }
 
 // A file of which most is garbage is written anew.
+// What says nothing of the file is no damage: else a snapshot would take its place.
+func TestExamine(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "etcd")
+	client, stop := run(t, dir)
+	if _, err := client.Put(t.Context(), "/a", strings.Repeat("a", 100000)); err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(dir, "member", "snap", "db")
+	if err := Examine(file); err == nil || errors.As(err, new(*DamagedError)) {
+		t.Errorf("somebody uses it: %v", err)
+	}
+	stop()
+	if err := Examine(file); err != nil {
+		t.Errorf("a good one: %v", err)
+	}
+	if err := Examine("/proc/self/mem"); err == nil || errors.As(err, new(*DamagedError)) { // reading it is an I/O error
+		t.Errorf("a disk that fails: %v", err)
+	}
+	if err := os.WriteFile(file, bytes.Repeat([]byte("damage"), 100000), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := Examine(file); !errors.As(err, new(*DamagedError)) {
+		t.Errorf("written over: %v", err)
+	}
+	if err := os.Truncate(file, 0); err != nil {
+		t.Fatal(err)
+	}
+	if err := Examine(file); err != nil {
+		t.Errorf("not yet begun: %v", err)
+	}
+}
+
 func TestTidy(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "etcd")
 	client, stop := run(t, dir)

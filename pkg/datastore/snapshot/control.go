@@ -19,6 +19,8 @@ type Wish struct {
 type Report struct {
 	State
 	Folder Folder `json:"folder"`
+	// Elsewhere tells that the datastore is a database elsewhere: nothing can be restored into that.
+	Elsewhere bool `json:"elsewhere,omitempty"`
 	// Holder is the other node that has a copy, of the snapshot Copied; empty if none has.
 	Holder string `json:"holder,omitempty"`
 	Copied string `json:"copied,omitempty"`

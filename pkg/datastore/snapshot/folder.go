@@ -33,7 +33,11 @@ type Found struct {
 // File is the path of the snapshot with the name.
 func (f Folder) File(name string) string { return filepath.Join(string(f), name+suffix) }
 
-// List lists the snapshots, the newest first. A folder that is not there has none.
+// ahead is how far in the future a snapshot's time may lie for it to be believed.
+const ahead = time.Hour
+
+// List lists the snapshots, the newest first. One from the future was made while the clock was wrong: it comes after all others, or it would count as the newest for as long as the clock was ahead. A folder that is not
+// there has none.
 func (f Folder) List() ([]Found, error) {
 	files, err := os.ReadDir(string(f))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -58,11 +62,20 @@ func (f Folder) List() ([]Found, error) {
 		found.Name = name // that is what a person calls it by
 		all = append(all, found)
 	}
-	slices.SortFunc(all, func(a, b Found) int { return cmp.Or(b.Created.Compare(a.Created), cmp.Compare(a.Name, b.Name)) })
+	now := time.Now()
+	rank := func(s Found) int {
+		if s.Created.After(now.Add(ahead)) {
+			return 1
+		}
+		return 0
+	}
+	slices.SortFunc(all, func(a, b Found) int {
+		return cmp.Or(cmp.Compare(rank(a), rank(b)), b.Created.Compare(a.Created), cmp.Compare(b.Revision, a.Revision), cmp.Compare(a.Name, b.Name))
+	})
 	return all, nil
 }
 
-// Look reads what a file says of itself.
+// Look reads what a file says of itself. An error is only that there is no such file: one that can't be read must not hide the others from whoever lists them.
 func Look(path string) (Found, error) {
 	info, err := os.Stat(path)
 	if err != nil {
@@ -70,12 +83,15 @@ func Look(path string) (Found, error) {
 	}
 	found := Found{File: path, Bytes: info.Size()}
 	s, err := Open(path)
-	if bad := new(FormatError); errors.As(err, &bad) {
-		found.Created, found.Problem = info.ModTime().UTC().Truncate(time.Second), bad.Detail
-		return found, nil
+	if errors.Is(err, fs.ErrNotExist) {
+		return Found{}, err
 	}
 	if err != nil {
-		return Found{}, err
+		found.Created, found.Problem = info.ModTime().UTC().Truncate(time.Second), err.Error()
+		if bad := new(FormatError); errors.As(err, &bad) {
+			found.Problem = bad.Detail
+		}
+		return found, nil
 	}
 	found.Header = s.Header
 	return found, s.Close()
@@ -96,45 +112,46 @@ func Find(what string, folders ...Folder) (string, error) {
 	if _, err := os.Stat(what); err == nil {
 		return what, nil
 	}
+	return "", fmt.Errorf("there is no snapshot %q in %s: see `labk snapshot list`, or give the path of a file", what, either(folders))
+}
+
+// Named returns the file of the snapshot with the name in one of the folders.
+func Named(name string, folders ...Folder) (string, error) {
+	if name == "" || name != filepath.Base(name) {
+		return "", fmt.Errorf("%q is no name of a snapshot: see `labk snapshot list`", name)
+	}
+	for _, f := range folders {
+		file := f.File(strings.TrimSuffix(name, suffix))
+		_, err := os.Lstat(file)
+		if err == nil {
+			return file, nil
+		}
+		if !errors.Is(err, fs.ErrNotExist) {
+			return "", fmt.Errorf("look for a snapshot: %w", err)
+		}
+	}
+	return "", fmt.Errorf("there is no snapshot %q in %s: see `labk snapshot list`", name, either(folders))
+}
+
+func either(folders []Folder) string {
 	var names []string
 	for _, f := range folders {
 		names = append(names, string(f))
 	}
-	return "", fmt.Errorf("there is no snapshot %q in %s: see `labk snapshot list`, or give the path of a file", what, strings.Join(names, " or "))
+	return strings.Join(names, " or ")
 }
 
-// Delete deletes the snapshot with the name.
-func (f Folder) Delete(name string) error {
-	if name == "" || name != filepath.Base(name) {
-		return fmt.Errorf("delete a snapshot: %q is no name: see `labk snapshot list`", name)
-	}
-	err := os.Remove(f.File(strings.TrimSuffix(name, suffix)))
-	if errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("there is no snapshot %q in %s: see `labk snapshot list`", name, f)
-	}
-	if err != nil {
-		return fmt.Errorf("delete a snapshot: %w", err)
-	}
-	return nil
-}
-
-// Keep deletes all snapshots that were made for the reason but the newest n. Those of other reasons don't count: what somebody made by hand stays until somebody deletes it.
-func (f Folder) Keep(reason Reason, n int) error {
-	return f.keep(n, func(s Found) bool { return s.Problem == "" && s.Reason == reason })
-}
-
-// KeepNewest deletes all snapshots but the newest n.
-func (f Folder) KeepNewest(n int) error { return f.keep(n, func(Found) bool { return true }) }
-
-func (f Folder) keep(n int, counts func(Found) bool) error {
+// Keep deletes all of the cluster's snapshots that were made for the reason but the newest n. Those of other reasons don't count: what somebody made by hand stays until somebody deletes it. Nor do those of other clusters, which
+// may have theirs in the same folder.
+func (f Folder) Keep(reason Reason, cluster string, n int) error {
 	all, err := f.List()
 	if err != nil {
 		return err
 	}
-	all = slices.DeleteFunc(all, func(s Found) bool { return !counts(s) })
+	all = slices.DeleteFunc(all, func(s Found) bool { return s.Problem != "" || s.Reason != reason || s.Cluster != cluster })
 	for _, old := range all[min(n, len(all)):] {
-		if err := f.Delete(old.Name); err != nil {
-			return err
+		if err := os.Remove(old.File); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("delete a snapshot: %w", err)
 		}
 	}
 	return nil

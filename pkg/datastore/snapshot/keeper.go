@@ -2,6 +2,7 @@ package snapshot
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 
@@ -28,6 +29,8 @@ type KeeperOptions struct {
 	Schedule cron.Schedule
 	// Retention is how many snapshots of one reason are kept; those made by hand all are.
 	Retention int
+	// Cluster is the hash that the cluster's snapshots have. Those of others in the folder are left alone.
+	Cluster func() (string, error)
 	// Save makes one.
 	Save func(ctx context.Context, reason Reason, prefix string, now time.Time) (Found, error)
 	// Copy sees to it that another node has the newest, and is called often; nil for never.
@@ -95,7 +98,7 @@ func (k *Keeper) Make(ctx context.Context, reason Reason, prefix string) (Found,
 	defer k.saving.Unlock()
 	found, err := k.Save(ctx, reason, prefix, k.now())
 	if err == nil && reason != ByHand {
-		err = k.Folder.Keep(reason, k.Retention)
+		err = k.Folder.Keep(reason, found.Cluster, k.Retention)
 	}
 	if ctx.Err() != nil { // labk stops
 		return found, err
@@ -123,7 +126,7 @@ func (k *Keeper) run(ctx context.Context) error {
 		k.Say("snapshots can't be looked at: %v", err)
 	}
 	plan := &planner{schedule: k.Schedule, base: k.lastScheduled()}
-	k.change(func(s *State) { s.Next = plan.next(k.now()) })
+	k.change(func(s *State) { s.Next = later(plan.next(k.now()), k.now().Add(k.Settle)) })
 	for {
 		select {
 		case <-timer.C:
@@ -149,7 +152,15 @@ func (k *Keeper) heed(ctx context.Context, plan *planner) {
 		}
 		plan.done(k.now(), time.Now(), err == nil)
 	}
-	k.change(func(s *State) { s.Next, s.Overdue = plan.next(k.now()), plan.overdue(time.Now()) })
+	k.change(func(s *State) { s.Next, s.Overdue = later(plan.next(k.now()), k.now()), plan.overdue(time.Now()) })
+}
+
+// later is when one that is due is really made; zero stays zero.
+func later(due, soonest time.Time) time.Time {
+	if !due.IsZero() && due.Before(soonest) {
+		return soonest
+	}
+	return due
 }
 
 // see looks which is the newest, and to its copy.
@@ -175,30 +186,37 @@ func (k *Keeper) see(ctx context.Context) {
 
 // look finds the newest that can be read.
 func (k *Keeper) look() error {
-	all, err := k.Folder.List()
+	all, err := k.own()
 	if err != nil {
 		return err
 	}
 	k.change(func(s *State) {
 		s.Newest = nil
-		for _, found := range all {
-			if found.Problem == "" {
-				s.Newest = &found
-				return
-			}
+		if len(all) > 0 {
+			s.Newest = &all[0]
 		}
 	})
 	return nil
 }
 
+// own are the cluster's snapshots that can be read, the newest first.
+func (k *Keeper) own() ([]Found, error) {
+	cluster, err := k.Cluster()
+	if err != nil {
+		return nil, err
+	}
+	all, err := k.Folder.List()
+	return slices.DeleteFunc(all, func(s Found) bool { return s.Problem != "" || s.Cluster != cluster }), err
+}
+
 // lastScheduled is when the schedule was heeded last; zero for never.
 func (k *Keeper) lastScheduled() time.Time {
-	all, err := k.Folder.List()
+	all, err := k.own()
 	if err != nil {
 		return time.Time{} // then one is due, and says what is wrong
 	}
 	for _, found := range all {
-		if found.Problem == "" && found.Reason == Scheduled {
+		if found.Reason == Scheduled {
 			return found.Created
 		}
 	}

@@ -76,3 +76,15 @@ func TestOverdue(t *testing.T) {
 		t.Error("overdue after one was made")
 	}
 }
+
+// What is due is made soon, not when it should have been made.
+func TestLater(t *testing.T) {
+	now := time.Now()
+	for name, tc := range map[string]struct{ due, want time.Time }{
+		"never": {}, "long ago": {time.Time{}.Add(12 * time.Hour), now}, "tomorrow": {now.AddDate(0, 0, 1), now.AddDate(0, 0, 1)},
+	} {
+		if got := later(tc.due, now); !got.Equal(tc.want) {
+			t.Errorf("%s: %v, want %v", name, got, tc.want)
+		}
+	}
+}

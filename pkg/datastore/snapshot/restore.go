@@ -78,6 +78,19 @@ func (e *ClusterError) Error() string {
 		e.File, Short(e.Snapshot), e.Server, Short(e.Present), e.Server, e.Server)
 }
 
+// Fits reads a snapshot wholly and tells why Stage would refuse it. It changes nothing.
+func Fits(o RestoreOptions) error {
+	s, err := Open(o.File)
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(s.fits(o), s.Close()); err != nil {
+		return err
+	}
+	_, err = Verify(o.File, o.Secret)
+	return err
+}
+
 // Stage reads a snapshot wholly and makes everything ready that Apply puts in its place. Nothing that is in use is touched, so labk may run. Until the last moment a power cut leaves nothing; from then on the restore
 // happens at the next start at the latest.
 func Stage(ctx context.Context, o RestoreOptions) (*Plan, error) {
@@ -125,7 +138,7 @@ func stage(ctx context.Context, s *Snapshot, o RestoreOptions) (*Plan, error) {
 		return nil, err
 	}
 	plan := &Plan{
-		Header: s.Header, From: o.File, At: o.Now.UTC(), Stamp: o.Why + "-" + o.Now.UTC().Format("20060102-150405"), Why: o.Why, Cause: o.Cause,
+		Header: s.Header, From: o.File, At: o.Now.UTC(), Stamp: freeStamp(o), Why: o.Why, Cause: o.Cause,
 		NewRevision: s.Revision + bump, Fresh: len(o.Clusters) == 0,
 	}
 	if last, err := LastRestore(o.Data); err != nil {
@@ -161,6 +174,20 @@ func stage(ctx context.Context, s *Snapshot, o RestoreOptions) (*Plan, error) {
 		return nil, err
 	}
 	return plan, paths.Rename(making, o.Data.Restore())
+}
+
+// freeStamp is one that nothing is set aside with yet: of two restores within a second, too, the second must not write over what the first has kept.
+func freeStamp(o RestoreOptions) string {
+	stamp := o.Why + "-" + o.Now.UTC().Format("20060102-150405")
+	free := stamp
+	for i := 2; ; i++ {
+		p := Plan{Stamp: free}
+		_, noDatabase := os.Lstat(p.aside(o.Data.DatabaseFolder()))
+		if _, noEtcd := os.Lstat(p.aside(o.Data.Etcd())); noDatabase != nil && noEtcd != nil {
+			return free
+		}
+		free = fmt.Sprintf("%s-%d", stamp, i)
+	}
 }
 
 // replaces tells whether a file of the snapshot takes the place of that of the cluster that is there: only the key that the snapshot's Secrets are encrypted with must, and what is missing.
@@ -276,12 +303,15 @@ func (p *Plan) exchange(data paths.Data) error {
 			return err
 		}
 		// SQLite's log goes with its file; copies from before upgrades stay where they are looked for.
-		old, err := filepath.Glob(data.Database() + "*")
-		if err != nil {
+		old, err := os.ReadDir(data.DatabaseFolder()) // no Glob: the path may have signs that mean something to it
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
 		for _, file := range old {
-			if err := move(file, filepath.Join(p.aside(data.DatabaseFolder()), filepath.Base(file))); err != nil {
+			if !strings.HasPrefix(file.Name(), filepath.Base(data.Database())) {
+				continue
+			}
+			if err := move(filepath.Join(data.DatabaseFolder(), file.Name()), filepath.Join(p.aside(data.DatabaseFolder()), file.Name())); err != nil {
 				return err
 			}
 		}

@@ -24,7 +24,7 @@ const (
 	cluster = "0123456789abcdef0123456789abcdef"
 )
 
-var noon = time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
+var noon = time.Date(2020, 11, 23, 12, 0, 0, 0, time.UTC)
 
 // source is a cluster with some objects, of which one is larger than a page.
 func source(t *testing.T) Source {
@@ -66,7 +66,7 @@ func save(t *testing.T, s Source, reason Reason, at time.Time) Found {
 func TestSave(t *testing.T) {
 	s := source(t)
 	found := save(t, s, ByHand, noon)
-	if found.Name != "hand-pc1-20261123-120000" || found.Objects != 50 || found.Revision != 70 || found.Problem != "" {
+	if found.Name != "hand-pc1-20201123-120000" || found.Objects != 50 || found.Revision != 70 || found.Problem != "" {
 		t.Errorf("%+v", found)
 	}
 	info, err := os.Stat(found.File)
@@ -168,7 +168,7 @@ func TestKeep(t *testing.T) {
 	if err := os.WriteFile(s.Folder.File("strange"), []byte("no snapshot"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Folder.Keep(Scheduled, 2); err != nil {
+	if err := s.Folder.Keep(Scheduled, cluster, 2); err != nil {
 		t.Fatal(err)
 	}
 	all, err := s.Folder.List()
@@ -182,18 +182,71 @@ func TestKeep(t *testing.T) {
 			t.Errorf("%+v", found)
 		}
 	}
-	want := slices.Concat([]string{"strange", "schedule-pc1-20261123-140000", "schedule-pc1-20261123-130000"}, hands)
+	want := slices.Concat([]string{"strange", "schedule-pc1-20201123-140000", "schedule-pc1-20201123-130000"}, hands)
 	slices.Sort(names)
 	slices.Sort(want)
 	if !slices.Equal(names, want) {
 		t.Errorf("got %q, want %q", names, want)
 	}
-	if err := s.Folder.Delete(hands[0]); err != nil {
+}
+
+// A snapshot that was made while the clock was a year ahead does not push out those that are made when it is right again, nor count as the newest.
+func TestSnapshotFromTheFuture(t *testing.T) {
+	s := source(t)
+	now := time.Now()
+	future := save(t, s, Scheduled, now.AddDate(1, 0, 0)).Name
+	newest := save(t, s, Scheduled, now).Name
+	if all, err := s.Folder.List(); err != nil || len(all) != 2 || all[0].Name != newest {
+		t.Errorf("%+v, %v", all, err)
+	}
+	if err := s.Folder.Keep(Scheduled, cluster, 1); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(s.Folder.File(newest)); err != nil {
 		t.Error(err)
 	}
-	for _, name := range []string{hands[0], "../" + filepath.Base(string(s.Folder)), ""} {
-		if err := s.Folder.Delete(name); err == nil {
-			t.Errorf("%q could be deleted", name)
+	if _, err := os.Stat(s.Folder.File(future)); err == nil {
+		t.Error("the one from the future was kept")
+	}
+}
+
+// Two clusters may have one folder.
+func TestKeepLeavesOtherClustersAlone(t *testing.T) {
+	s := source(t)
+	other := s
+	other.Header.Cluster, other.Header.Node = strings.Repeat("e", 64), "pc9"
+	theirs := save(t, other, Scheduled, noon.Add(-time.Hour))
+	save(t, s, Scheduled, noon)
+	if err := s.Folder.Keep(Scheduled, cluster, 1); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(theirs.File); err != nil {
+		t.Error(err)
+	}
+	k := NewKeeper(KeeperOptions{Folder: s.Folder, Cluster: func() (string, error) { return theirs.Cluster, nil }})
+	if err := k.look(); err != nil || k.State().Newest == nil || k.State().Newest.Name != theirs.Name {
+		t.Errorf("their newest is %+v, %v", k.State().Newest, err)
+	}
+}
+
+// A file that the disk gives back no more is a snapshot with a problem: it does not hide the others.
+func TestLookAtWhatCannotBeRead(t *testing.T) {
+	if found, err := Look("/proc/self/mem"); err != nil || !strings.Contains(found.Problem, "input/output error") {
+		t.Errorf("%+v, %v", found, err)
+	}
+}
+
+func TestNamed(t *testing.T) {
+	s := source(t)
+	found := save(t, s, ByHand, noon)
+	for _, name := range []string{found.Name, found.Name + suffix} {
+		if file, err := Named(name, Folder(t.TempDir()), s.Folder); err != nil || file != found.File {
+			t.Errorf("%q: %s, %v", name, file, err)
+		}
+	}
+	for _, name := range []string{"other", "../snapshots/" + found.Name, found.File, "..", ""} {
+		if file, err := Named(name, s.Folder); err == nil {
+			t.Errorf("%q is %s", name, file)
 		}
 	}
 }
@@ -278,6 +331,33 @@ func TestRestoreOverTheSameCluster(t *testing.T) {
 	}
 }
 
+// What was set aside stays, when two restores follow one another within a second, too, and whatever the data folder is called.
+func TestWhatWasThereIsKept(t *testing.T) {
+	found := save(t, source(t), ByHand, noon)
+	data := paths.Data(filepath.Join(t.TempDir(), "disk [1]*"))
+	for _, text := range []string{"first", "second"} {
+		for _, path := range []string{data.Database(), data.Database() + "-wal", data.EtcdFile()} {
+			if err := paths.WriteFile(path, []byte(text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if _, err := Stage(t.Context(), options(data, found.File, cluster)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Apply(data); err != nil {
+			t.Fatal(err)
+		}
+		check(t, data)
+	}
+	for folder, want := range map[string]string{"replaced-20201123-120000": "first", "replaced-20201123-120000-2": "second"} {
+		for _, file := range []string{"db.%s/state.db", "db.%s/state.db-wal", "etcd.%s/member/snap/db"} {
+			if got := read(t, filepath.Join(data.Server(), fmt.Sprintf(file, folder))); got != want {
+				t.Errorf(file+" is %.20q, want %q", folder, got, want)
+			}
+		}
+	}
+}
+
 func TestRestoreOnAnEmptyPC(t *testing.T) {
 	found := save(t, source(t), ByHand, noon)
 	data := paths.Data(filepath.Join(t.TempDir(), "labk"))
@@ -343,12 +423,16 @@ func TestRestoreRefuses(t *testing.T) {
 			before := tree(t, data)
 			o := options(data, found.File, cluster)
 			tc.change(&o)
+			fits := Fits(o)
 			_, err := Stage(t.Context(), o)
 			if tc.says == "" {
-				if err != nil {
+				if err := errors.Join(fits, err); err != nil {
 					t.Error(err)
 				}
 				return
+			}
+			if fits == nil && tc.says != "no space" {
+				t.Error("it fits, and can't be restored")
 			}
 			if err == nil || !strings.Contains(err.Error(), tc.says) {
 				t.Errorf("%v", err)

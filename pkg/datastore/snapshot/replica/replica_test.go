@@ -151,6 +151,53 @@ func TestAnotherNodeIsAsked(t *testing.T) {
 	}
 }
 
+// A node without room is asked again later: it may have some then.
+func TestAskedAgain(t *testing.T) {
+	s := newSchool(t, node("b", true))
+	if err := s.See(t.Context(), "first", s.file); err != nil {
+		t.Fatal(err)
+	}
+	s.says(t, "b", "3 MiB are free on its disk")
+	for range 2 {
+		if err := s.See(t.Context(), "first", s.file); err == nil || !strings.Contains(err.Error(), "b: 3 MiB") {
+			t.Errorf("%v", err)
+		}
+		if got := s.asked(t); len(got) > 0 {
+			t.Errorf("%q are still asked: asking again would be no news", got)
+		}
+	}
+	s.chosen.again = time.Now()
+	if err := s.See(t.Context(), "first", s.file); err != nil {
+		t.Error(err)
+	}
+	if got := s.asked(t); !slices.Equal(got, []string{"b"}) {
+		t.Errorf("asked again: %q", got)
+	}
+}
+
+func TestHolderLeaves(t *testing.T) {
+	s := newSchool(t, node("b", true), node("c", true))
+	if err := s.See(t.Context(), "first", s.file); err != nil {
+		t.Fatal(err)
+	}
+	s.says(t, "b", "")
+	if err := s.See(t.Context(), "first", s.file); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.client.CoreV1().Nodes().Delete(t.Context(), "b", metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.See(t.Context(), "first", s.file); err != nil {
+		t.Error(err)
+	}
+	if holder, _ := s.Holder(); holder != "" {
+		t.Errorf("%s is no node any more", holder)
+	}
+	if got := s.asked(t); !slices.Equal(got, []string{"c"}) {
+		t.Errorf("asked: %q", got)
+	}
+}
+
 func TestNobodyCan(t *testing.T) {
 	s := newSchool(t)
 	if err := s.See(t.Context(), "first", s.file); err != nil {

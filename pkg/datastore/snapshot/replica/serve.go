@@ -45,6 +45,9 @@ type choice struct {
 	since      time.Time
 	done       bool
 	tried      []string // nodes that have not managed
+	// again is when those are asked once more, failure why none has managed.
+	again   time.Time
+	failure error
 }
 
 // Holder names the node that has the newest snapshot, and which that is; empty if none has.
@@ -73,9 +76,6 @@ func (s *Server) See(ctx context.Context, name, file string) error {
 		}
 		c = choice{node: c.node, file: file, request: Request{Name: name, SHA256: sum, Bytes: info.Size()}}
 	}
-	if c.done {
-		return nil
-	}
 	err := s.step(ctx, &c)
 	s.mu.Lock()
 	s.chosen = c
@@ -94,6 +94,12 @@ func (s *Server) step(ctx context.Context, c *choice) error {
 		return err
 	}
 	others := slices.DeleteFunc(list.Items, func(n corev1.Node) bool { return n.Name == s.Own })
+	if c.done {
+		if has(others, c.node) {
+			return nil
+		}
+		c.done, c.node, c.since = false, "", time.Time{} // it has left the cluster
+	}
 	if len(others) == 0 {
 		return nil
 	}
@@ -113,6 +119,9 @@ func (s *Server) step(ctx context.Context, c *choice) error {
 			c.tried = append(c.tried, n.Name)
 		}
 	}
+	if time.Now().Before(c.again) {
+		return c.failure
+	}
 	if !c.since.IsZero() && time.Since(c.since) < patience && !slices.Contains(c.tried, c.node) && ready(others, c.node) {
 		return nil // it is under way
 	}
@@ -121,9 +130,8 @@ func (s *Server) step(ctx context.Context, c *choice) error {
 		failed = errors.Join(failed, fmt.Errorf("%s: no answer", c.node))
 	}
 	c.node = pick(others, *c)
-	if c.node == "" { // all have been asked: from the first again, next time
-		c.tried, c.since = nil, time.Time{}
-		return errors.Join(errors.New("no other node is Ready and has room"), failed)
+	if c.node == "" {
+		return s.giveUp(ctx, client, c, others, failed)
 	}
 	c.since = time.Now()
 	// Before the note: the node may come at once.
@@ -131,6 +139,22 @@ func (s *Server) step(ctx context.Context, c *choice) error {
 	s.chosen = *c
 	s.mu.Unlock()
 	return errors.Join(failed, annotate(ctx, client, c.node, Annotation, c.request.String()))
+}
+
+// giveUp is for when all have been asked, and begins with the first again: after a while if some have failed. What they were asked is taken back, or to ask the same once more would be no news to them.
+func (s *Server) giveUp(ctx context.Context, client kubernetes.Interface, c *choice, others []corev1.Node, failed error) error {
+	c.failure = errors.Join(errors.New("no other node is Ready and has room"), failed)
+	if len(c.tried) > 0 {
+		c.again = time.Now().Add(patience)
+	}
+	c.tried, c.since = nil, time.Time{}
+	err := c.failure
+	for _, n := range others {
+		if n.Annotations[Annotation] == c.request.String() {
+			err = errors.Join(err, annotate(ctx, client, n.Name, Annotation, ""))
+		}
+	}
+	return err
 }
 
 // pick chooses a node: one that had the copies before, if it can be.
@@ -149,6 +173,10 @@ func pick(others []corev1.Node, c choice) string {
 		return 2
 	}
 	return slices.MinFunc(best, func(a, b corev1.Node) int { return cmp.Or(cmp.Compare(rank(a), rank(b)), cmp.Compare(a.Name, b.Name)) }).Name
+}
+
+func has(nodes []corev1.Node, name string) bool {
+	return slices.ContainsFunc(nodes, func(n corev1.Node) bool { return n.Name == name })
 }
 
 func ready(nodes []corev1.Node, name string) bool {
