@@ -243,7 +243,7 @@ func (s *story) goBack(t *testing.T) {
 	if result := s.Labk(t, "snapshot", "restore", "/root/copy.snapshot", "--token-file", "/root/wrong"); result.Code != 1 || !strings.Contains(result.Stderr, "the token is not") {
 		t.Errorf("with another token: %+v", result)
 	}
-	if out := s.Sh(t, "ls /var/lib/labk/server /var/lib/labk/server/snapshots"); strings.Contains(out, "before-restore") || strings.Contains(out, "restore.new") {
+	if out := s.Sh(t, "find /var/lib/labk/server"); strings.Contains(out, "before-restore") || strings.Contains(out, "restore.new") {
 		t.Errorf("it left\n%s", out)
 	}
 	if result := s.Labk(t, "snapshot", "restore", "/root/copy.snapshot"); result.Code != 0 {
