@@ -239,6 +239,13 @@ func (s *story) asBefore(t *testing.T) {
 func (s *story) goBack(t *testing.T) {
 	s.configMap(t, "too-late")
 	s.see(t)
+	// What is refused leaves nothing, not even a snapshot of what is there.
+	if result := s.Labk(t, "snapshot", "restore", "/root/copy.snapshot", "--token-file", "/root/wrong"); result.Code != 1 || !strings.Contains(result.Stderr, "the token is not") {
+		t.Errorf("with another token: %+v", result)
+	}
+	if out := s.Sh(t, "find /var/lib/labk/server"); strings.Contains(out, "before-restore") || strings.Contains(out, "restore.new") {
+		t.Errorf("it left\n%s", out)
+	}
 	if result := s.Labk(t, "snapshot", "restore", "/root/copy.snapshot"); result.Code != 0 {
 		t.Fatalf("%+v", result)
 	}

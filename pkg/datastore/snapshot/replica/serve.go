@@ -45,7 +45,7 @@ type choice struct {
 	since      time.Time
 	done       bool
 	tried      []string // nodes that have not managed
-	// again is when those are asked once more, failure why none has managed.
+	// again is when those are asked once more, failure why none has managed: that stays true until one has.
 	again   time.Time
 	failure error
 }
@@ -123,7 +123,7 @@ func (s *Server) step(ctx context.Context, c *choice) error {
 		return c.failure
 	}
 	if !c.since.IsZero() && time.Since(c.since) < patience && !slices.Contains(c.tried, c.node) && ready(others, c.node) {
-		return nil // it is under way
+		return c.failure // it is under way, perhaps once more
 	}
 	if !c.since.IsZero() && !slices.Contains(c.tried, c.node) {
 		c.tried = append(c.tried, c.node)
@@ -138,10 +138,13 @@ func (s *Server) step(ctx context.Context, c *choice) error {
 	s.mu.Lock()
 	s.chosen = *c
 	s.mu.Unlock()
+	if failed == nil {
+		failed = c.failure
+	}
 	return errors.Join(failed, annotate(ctx, client, c.node, Annotation, c.request.String()))
 }
 
-// giveUp is for when all have been asked, and begins with the first again: after a while if some have failed. What they were asked is taken back, or to ask the same once more would be no news to them.
+// giveUp is for when all have been asked, and begins with the first again: after a while if some have failed. What they were asked and have answered is taken back, or to ask the same once more would be no news to them, and their old answer one to it.
 func (s *Server) giveUp(ctx context.Context, client kubernetes.Interface, c *choice, others []corev1.Node, failed error) error {
 	c.failure = errors.Join(errors.New("no other node is Ready and has room"), failed)
 	if len(c.tried) > 0 {
@@ -151,7 +154,7 @@ func (s *Server) giveUp(ctx context.Context, client kubernetes.Interface, c *cho
 	err := c.failure
 	for _, n := range others {
 		if n.Annotations[Annotation] == c.request.String() {
-			err = errors.Join(err, annotate(ctx, client, n.Name, Annotation, ""))
+			err = errors.Join(err, annotate(ctx, client, n.Name, Annotation, ""), annotate(ctx, client, n.Name, StateAnnotation, ""))
 		}
 	}
 	return err
