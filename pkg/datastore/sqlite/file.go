@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"os"
 
 	"github.com/k3s-io/kine/pkg/server"
 )
@@ -54,6 +55,9 @@ type writer struct {
 
 func openWriter(ctx context.Context, path string) (_ *writer, err error) {
 	w := &writer{spare: true}
+	if err := makePrivate(path); err != nil {
+		return nil, err
+	}
 	if w.db, err = open(path, writing); err != nil {
 		return nil, err
 	}
@@ -83,6 +87,15 @@ func openWriter(ctx context.Context, path string) (_ *writer, err error) {
 		}
 	}
 	return w, nil
+}
+
+// makePrivate makes the file, or sees to it, that only its owner reads it; SQLite gives its log the same mode.
+func makePrivate(path string) error {
+	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE, 0o600)
+	if err != nil {
+		return err
+	}
+	return errors.Join(file.Chmod(0o600), file.Close())
 }
 
 func (w *writer) ensureSchema(ctx context.Context) error {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"sync"
 	"testing"
@@ -84,6 +85,21 @@ func TestChanges(t *testing.T) {
 	}
 	if again := mustCreate(t, reopen(t, s), "/a", "four"); again != two+2 {
 		t.Errorf("after %d and a deletion came %d", two, again)
+	}
+}
+
+// Nobody but its owner reads the file and its log, whoever made it.
+func TestFileMode(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "state.db")
+	s := openTest(t, path)
+	must(t, s.Close())
+	must(t, os.Chmod(path, 0o644)) // as an earlier labk made it
+	s = openTest(t, path)
+	mustCreate(t, s, "/a", "one")
+	for _, file := range []string{path, path + "-wal"} {
+		if info, err := os.Stat(file); err != nil || info.Mode().Perm() != 0o600 {
+			t.Errorf("%s: %v, %v", file, info, err)
+		}
 	}
 }
 

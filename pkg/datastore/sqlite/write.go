@@ -328,7 +328,7 @@ func (s *Store) unwritable(err error) error {
 	if s.refusing.Swap(&reason) == nil {
 		s.opts.Say("the datastore refuses changes: %s", reason)
 	}
-	return status.Error(codes.ResourceExhausted, "labk's datastore can't write, nothing was changed: "+reason)
+	return status.Error(codes.ResourceExhausted, "labk's datastore can't write: "+reason)
 }
 
 // Refusing is an error while changes are refused, as the last one was: it says why and what to do.
