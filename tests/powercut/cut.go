@@ -59,7 +59,7 @@ func (d *Disk) Cut(loss Loss) Lost {
 		}
 	}
 	d.now = d.kept.clone()
-	d.frozen, d.killed, d.cutAt, d.fault = false, false, 0, 0
+	d.frozen, d.killed, d.cutAt, d.cutAtSync, d.fault = false, false, 0, false, 0
 	return lost
 }
 

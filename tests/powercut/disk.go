@@ -29,6 +29,7 @@ type Disk struct {
 	next      uint64 // the next inode's number
 	// steps counts what could change the disk; at the step cutAt it freezes and closes cut.
 	steps, cutAt int
+	cutAtSync    bool // or at the next sync
 	cut          chan struct{}
 	// frozen is true without power; steps wait then until the programs are killed, and thaw tells them.
 	frozen, killed bool
@@ -54,6 +55,14 @@ func (d *Disk) CutAt(n int) <-chan struct{} {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.cutAt, d.cut = d.steps+n, make(chan struct{})
+	return d.cut
+}
+
+// CutAtSync does the same at the next sync, when as much as there can be is written and does not last.
+func (d *Disk) CutAtSync() <-chan struct{} {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.cutAtSync, d.cut = true, make(chan struct{})
 	return d.cut
 }
 
@@ -196,6 +205,9 @@ func (d *Disk) resize(id uint64, size int64) syscall.Errno {
 // sync makes a file's content, or a folder's names, last.
 func (d *Disk) sync(id uint64) syscall.Errno {
 	n := d.now[id]
+	if d.cutAtSync {
+		d.cutAt, d.cutAtSync = d.steps+1, false
+	}
 	if errno := d.step(true); errno != 0 {
 		if !d.frozen { // as Linux does: what could not be written counts as clean, and is never tried again
 			clear(n.dirty)

@@ -208,9 +208,19 @@ func TestSeed(t *testing.T) {
 }
 
 func TestCutAt(t *testing.T) {
+	for name, arm := range map[string]func(p program) <-chan struct{}{
+		"the second step": func(p program) <-chan struct{} { return p.CutAt(2) },
+		"a sync":          func(p program) <-chan struct{} { return p.CutAtSync() },
+	} {
+		t.Run(name, func(t *testing.T) { cutAtSecond(t, arm) })
+	}
+}
+
+// cutAtSecond does a write and a sync: the cut is to come with the latter.
+func cutAtSecond(t *testing.T, arm func(p program) <-chan struct{}) {
 	p := program{t, New(1, ByFile)}
 	a := written(p, "a", "x")
-	cut := p.CutAt(2)
+	cut := arm(p)
 	p.ok(p.write(a, []byte("y"), 0))
 	select {
 	case <-cut:

@@ -17,7 +17,9 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/go-logr/logr"
 	"k8s.io/client-go/rest"
+	"k8s.io/klog/v2"
 
 	"github.com/labk/labk/tests/powercut"
 )
@@ -50,9 +52,10 @@ func run() error {
 	seed := flag.Uint64("seed", 1, "decides on the moments of cuts, and on what is left of writes")
 	limit := flag.Duration("limit", 10*time.Minute, "the longest that a boot may take")
 	flag.Parse()
+	klog.SetLogger(logr.Discard()) // client-go's: that a connection broke
 	d, ok := drives[*kind]
 	if !ok || *cuts < 1 || flag.NArg() == 0 {
-		return errors.New("usage: powercut [-drive page|drive|torn|liar] [-cuts N] [-seed N] [-limit DURATION] QEMU ARGUMENTS...")
+		return errors.New("usage: powercut [-drive page|drive|torn|liar] [-cuts N] [-seed N] [-limit DURATION] QEMU [ARGUMENT ...]")
 	}
 	if out, err := exec.Command("ip", "link", "set", "lo", "up").CombinedOutput(); err != nil {
 		return fmt.Errorf("switch lo on: %w: %s", err, out)
@@ -148,15 +151,21 @@ func (t *trial) bootHalf(ctx context.Context) error {
 	return nil
 }
 
-// cutPower waits for some moment, and then for one of the next things that the disk has to do: the power fails before that.
+// cutPower waits for some moment, and then for one of the next things that the disk has to do, or for a flush: the power fails before that.
 func (t *trial) cutPower(ctx context.Context, least, most time.Duration) {
 	const idle = 3 * time.Second // a disk that has nothing to do is cut, too
 	select {
 	case <-time.After(least + time.Duration(t.random.Int64N(int64(most-least)))):
 	case <-ctx.Done():
 	}
+	var cut <-chan struct{}
+	if t.random.IntN(2) == 0 {
+		cut = t.disk.CutAtSync()
+	} else {
+		cut = t.disk.CutAt(1 + t.random.IntN(20))
+	}
 	select {
-	case <-t.disk.CutAt(1 + t.random.IntN(20)):
+	case <-cut:
 	case <-time.After(idle):
 	case <-ctx.Done():
 	}
