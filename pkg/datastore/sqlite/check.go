@@ -20,7 +20,7 @@ type DamagedError struct {
 }
 
 func (e *DamagedError) Error() string {
-	return fmt.Sprintf("open the datastore: %s is damaged (%s); it was left as it is: restore a copy of it, or keep it aside and begin an empty cluster with `mv %s %s.damaged`",
+	return fmt.Sprintf("open the datastore: %s is damaged (%s); it was left as it is: bring a snapshot back with `labk snapshot restore`, or keep it aside and begin an empty cluster with `mv %s %s.damaged`",
 		e.Path, e.Detail, strings.TrimSuffix(e.Path, "/state.db"), strings.TrimSuffix(e.Path, "/state.db"))
 }
 
