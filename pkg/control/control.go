@@ -94,8 +94,8 @@ func Call(ctx context.Context, socket, method, route string, body, answer any) e
 	}
 	client := &http.Client{Transport: transport}
 	response, err := client.Do(request)
-	if method == http.MethodGet && (errors.Is(err, syscall.ECONNRESET) || errors.Is(err, io.EOF)) {
-		response, err = client.Do(request) // it was just ending: now nobody listens, or the next one does
+	if err != nil && method == http.MethodGet && ctx.Err() == nil {
+		response, err = client.Do(request) // it may have been just ending: now nobody listens, or the next one does
 	}
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED) {
 		return ErrNotRunning
