@@ -172,12 +172,17 @@ func (l *ledger) verify(ctx context.Context, config *rest.Config) error {
 }
 
 func (l *ledger) compare(there map[string]value) {
+	const most = 5 // examples
+	examples := 0
 	for name, known := range l.known {
 		if text, open := l.open[name]; open && there[name].text == text {
 			continue
 		}
 		if found := slices.Index(known, there[name]); found < len(known)-1 {
 			l.lost += len(known) - 1 - found
+			if examples++; examples > most {
+				continue
+			}
 			fmt.Printf("  %s is %.20q of %d, and was acknowledged as %.20q of %d\n", name, there[name].text, there[name].revision, known[len(known)-1].text, known[len(known)-1].revision)
 		}
 	}
