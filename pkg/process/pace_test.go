@@ -41,13 +41,8 @@ func TestOnCollection(t *testing.T) {
 	seen, end := make(chan struct{}), make(chan bool)
 	onCollection(func() bool { seen <- struct{}{}; return <-end })
 	for i, last := range []bool{false, false, true} {
-		runtime.GC()
-		select {
-		case <-seen:
-			end <- !last
-		case <-time.After(10 * time.Second):
-			t.Fatalf("collection %d was not told of", i+1)
-		}
+		awaitCollection(t, i+1, seen)
+		end <- !last
 	}
 	runtime.GC()
 	runtime.GC()
@@ -55,6 +50,21 @@ func TestOnCollection(t *testing.T) {
 	case <-seen:
 		t.Error("it was told after its end")
 	case <-time.After(100 * time.Millisecond):
+	}
+}
+
+// awaitCollection collects until it is seen: it is waited for anew only some time after the last one.
+func awaitCollection(t *testing.T, n int, seen <-chan struct{}) {
+	t.Helper()
+	for limit := time.After(10 * time.Second); ; {
+		runtime.GC()
+		select {
+		case <-seen:
+			return
+		case <-limit:
+			t.Fatalf("collection %d was not told of", n)
+		case <-time.After(10 * time.Millisecond):
+		}
 	}
 }
 
