@@ -15,10 +15,11 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/kubernetes/pkg/auth/nodeidentifier"
 
 	"github.com/labk/labk/pkg/digest"
-	"github.com/labk/labk/pkg/join"
 )
 
 // patience is for how long a chosen node is waited for before another is asked.
@@ -235,8 +236,9 @@ func (s *Server) caller(r *http.Request) (string, error) {
 	if _, err := cert.Verify(x509.VerifyOptions{Roots: roots, Intermediates: between, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}); err != nil {
 		return "", errors.New("the certificate is not of this cluster")
 	}
-	name, ok := strings.CutPrefix(cert.Subject.CommonName, join.NodeUser)
-	if !ok || !slices.Contains(cert.Subject.Organization, join.NodeGroup) {
+	holder := &user.DefaultInfo{Name: cert.Subject.CommonName, Groups: cert.Subject.Organization}
+	name, ok := nodeidentifier.NewDefaultNodeIdentifier().NodeIdentity(holder)
+	if !ok {
 		return "", errors.New("the certificate is not a node's")
 	}
 	return name, nil
