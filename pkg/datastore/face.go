@@ -23,7 +23,7 @@ const (
 	emulatedEtcd = "3.6.11"
 	// notifyInterval is how often a watch without events learns how far it has come. It learns at once when it asks, as the API server does for a list: what is left is to keep what clients
 	// have seen newer than a compaction. With etcd it is ten minutes; with kine's five seconds, a hundred watches are a tenth of what idling costs.
-	notifyInterval = 20 * time.Second
+	notifyInterval = 10 * time.Second
 	// requestOverhead is what gRPC adds to the largest request.
 	requestOverhead = 512 << 10
 )
