@@ -46,10 +46,22 @@ func Build(ctx context.Context, dir string, from *dump.Reader, revision int64) (
 	if err := os.RemoveAll(source); err != nil {
 		return err
 	}
-	if err := writeFile(ctx, source, from, revision); err != nil {
+	logger := newBridge(nil)
+	built := make(chan error, 1)
+	go func() { built <- build(ctx, logger.logger(), source, dir, from, revision) }() // etcd that gives up, as on a full disk, never comes back from saying so
+	select {
+	case err := <-built:
+		return err
+	case err := <-logger.gaveUp:
 		return err
 	}
-	if err := snapshot.NewV3(zap.NewNop()).Restore(snapshot.RestoreConfig{
+}
+
+func build(ctx context.Context, logger *zap.Logger, source, dir string, from *dump.Reader, revision int64) error {
+	if err := writeFile(ctx, logger, source, from, revision); err != nil {
+		return err
+	}
+	if err := snapshot.NewV3(logger).Restore(snapshot.RestoreConfig{
 		SnapshotPath: source, SkipHashCheck: true, OutputDataDir: dir,
 		Name: memberName, PeerURLs: []string{aloneURL}, InitialCluster: memberName + "=" + aloneURL, InitialClusterToken: newToken(),
 	}); err != nil {
@@ -68,13 +80,13 @@ type place struct {
 }
 
 // writeFile writes the file that etcd would have written.
-func writeFile(ctx context.Context, path string, from *dump.Reader, revision int64) error {
+func writeFile(ctx context.Context, logger *zap.Logger, path string, from *dump.Reader, revision int64) error {
 	objects, leases, err := read(ctx, from)
 	if err != nil {
 		return err
 	}
 	slices.SortStableFunc(objects, func(a, b place) int { return cmp.Compare(a.revision, b.revision) })
-	file := backend.NewDefaultBackend(zap.NewNop(), path)
+	file := backend.NewDefaultBackend(logger, path)
 	defer file.Close()
 	tx := file.BatchTx()
 	tx.LockOutsideApply()
