@@ -280,6 +280,41 @@ func TestLease(t *testing.T) {
 	}
 }
 
+// Leases need memory for the keys that have one, however often these are written.
+func TestLeasesAreFew(t *testing.T) {
+	s := newTest(t)
+	lease := func(key string, at, seconds int64) int64 {
+		t.Helper()
+		revision, _, ok, err := s.Update(t.Context(), key, nil, at, seconds)
+		must(t, err)
+		if !ok {
+			t.Fatalf("%s was not updated at %d", key, at)
+		}
+		return revision
+	}
+	at := map[string]int64{}
+	for _, key := range []string{"/stays", "/goes", "/loses"} {
+		revision, err := s.Create(t.Context(), key, nil, 3600)
+		must(t, err)
+		for range 100 {
+			revision = lease(key, revision, 3600)
+		}
+		at[key] = revision
+	}
+	lease("/loses", at["/loses"], 0)
+	_, _, _, err := s.Delete(t.Context(), "/goes", at["/goes"])
+	must(t, err)
+	lease("/stays", at["/stays"], 1) // ends before what was said first
+	waitFor(t, func() bool {
+		_, kv, err := s.Get(t.Context(), "/stays", 0, true)
+		return err == nil && kv == nil
+	})
+	must(t, s.Close())
+	if n, keys := len(s.leases.heap), len(s.leases.byKey); n != 0 || keys != 0 {
+		t.Errorf("%d leases of %d keys are left", n, keys)
+	}
+}
+
 // A flood of changes does not fill the disk, and what was deleted gives its space back.
 func TestFileStaysSmall(t *testing.T) {
 	s := newTest(t)
