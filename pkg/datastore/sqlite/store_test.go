@@ -241,6 +241,38 @@ func TestWatch(t *testing.T) {
 	}
 }
 
+// A watcher that is far behind large changes is told them in pieces, and all of them.
+func TestWatchLargeChanges(t *testing.T) {
+	s := newTest(t)
+	const n = 20
+	first := mustCreate(t, s, "/first", "")
+	value := string(make([]byte, bytesTogether/2))
+	for i := range n {
+		mustCreate(t, s, fmt.Sprint("/", i), value)
+	}
+	s = reopen(t, s)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	last := first
+	for b := range s.Watch(ctx, first+1).Eventc {
+		if len(b.Events) > 3 {
+			t.Errorf("%d changes at once", len(b.Events))
+		}
+		for _, e := range b.Events {
+			if last++; e.KV.ModRevision != last {
+				t.Errorf("%d came as %d", e.KV.ModRevision, last)
+			}
+		}
+		if b.CurrentRev != last {
+			t.Errorf("up to %d is up to %d", last, b.CurrentRev)
+		}
+		if last == first+n {
+			return
+		}
+	}
+	t.Errorf("it ended after %d", last)
+}
+
 // What a change replaced is told, from memory and from the file.
 func TestPrevious(t *testing.T) {
 	s := newTest(t)
