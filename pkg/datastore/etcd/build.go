@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -21,6 +20,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/labk/labk/pkg/datastore/dump"
+	"github.com/labk/labk/pkg/paths"
 )
 
 // Build makes the folder of a member that is alone from a dump: every object keeps its revisions and its version, the next revision is after the one given,
@@ -70,7 +70,7 @@ func build(ctx context.Context, logger *zap.Logger, source, dir string, from *du
 	if err := os.Chmod(dir, 0o700); err != nil {
 		return err
 	}
-	return syncTree(dir)
+	return errors.Join(paths.SyncTree(dir), paths.SyncDir(filepath.Dir(dir)))
 }
 
 // place is where the file has an object: in the order of their last change, as etcd writes them.
@@ -139,23 +139,4 @@ func read(ctx context.Context, from *dump.Reader) (objects []place, leases map[i
 		}
 		objects = append(objects, place{r.ModRevision, value})
 	}
-}
-
-// syncTree puts all files and folders, and the name of the topmost, on the disk.
-func syncTree(dir string) error {
-	err := filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
-		if err != nil {
-			return err
-		}
-		return syncPath(path)
-	})
-	return errors.Join(err, syncPath(filepath.Dir(dir)))
-}
-
-func syncPath(path string) error {
-	file, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	return errors.Join(file.Sync(), file.Close())
 }
