@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -79,8 +80,9 @@ func (o Options) serve(ctx context.Context, opts options.CompletedOptions) error
 	if err != nil {
 		return err
 	}
-	front := cfg.Aggregator.GenericConfig // of the server that has the port
-	front.Authentication.Authenticator = holder.New(front.Authentication.Authenticator)
+	front := cfg.Aggregator.GenericConfig        // of the server that has the port
+	proxies := opts.Authentication.RequestHeader // kube-apiserver-arg may have changed them
+	front.Authentication.Authenticator = holder.New(front.Authentication.Authenticator, slices.Concat(proxies.UsernameHeaders, proxies.UIDHeaders, proxies.GroupHeaders, proxies.ExtraHeaderPrefixes)...)
 	if o.Open != nil {
 		o.openTo(ctx, front)
 	}

@@ -81,6 +81,30 @@ func TestStartWaits(t *testing.T) {
 	}
 }
 
+// A member that is switched off, and does not even refuse connections, does not hide one that answers.
+func TestStartWithOneMemberAway(t *testing.T) {
+	silent, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	address := freeAddress(t)
+	m := etcd.New(etcd.Options{Dir: filepath.Join(t.TempDir(), "etcd"), Listen: func(context.Context) (net.Listener, error) { return net.Listen("tcp", address) }})
+	if err := m.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	defer m.Stop(context.Background())
+	s, said := elsewhereStore("http://" + silent.Addr().String() + ",http://" + address)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*probeLimit)
+	defer cancel()
+	if err := s.Start(ctx); err != nil {
+		t.Fatalf("%v\n%s", err, said())
+	}
+	if err := s.Stop(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
 // A start that is called off ends.
 func TestWaitEnds(t *testing.T) {
 	for _, scheme := range []string{"http://%s", "postgres://labk:pw@%s/labk", "mysql://labk:pw@tcp(%s)/labk"} {

@@ -17,6 +17,7 @@ import (
 	"github.com/labk/labk/pkg/datastore/dump"
 	"github.com/labk/labk/pkg/datastore/etcd"
 	"github.com/labk/labk/pkg/datastore/sqlite"
+	"github.com/labk/labk/pkg/paths"
 )
 
 // names are how people call the kinds.
@@ -177,16 +178,7 @@ func (m move) write(path string) error {
 	if err != nil {
 		return err
 	}
-	if err := os.WriteFile(path+".new", text, 0o600); err != nil {
-		return err
-	}
-	if err := syncPath(path + ".new"); err != nil {
-		return err
-	}
-	if err := os.Rename(path+".new", path); err != nil {
-		return err
-	}
-	return syncPath(filepath.Dir(path))
+	return paths.WriteFile(path, text, 0o600)
 }
 
 // finishMove does what is left of a change of places; a power cut at any moment only means that it is called again.
@@ -204,7 +196,7 @@ func (s *Store) finishMove() error {
 		err = s.finish(m)
 	}
 	if err == nil {
-		err = errors.Join(os.Remove(path), syncPath(filepath.Dir(path)))
+		err = errors.Join(os.Remove(path), paths.SyncDir(filepath.Dir(path)))
 	}
 	if err != nil {
 		return fmt.Errorf("finish taking the datastore over, as %s says: %w", path, err)
@@ -231,7 +223,7 @@ func (s *Store) finish(m move) error {
 			return err
 		}
 	}
-	return errors.Join(syncPath(filepath.Dir(place)), os.RemoveAll(s.opts.Data.Next()), s.keepNewest(from, m.Aside))
+	return errors.Join(paths.SyncDir(filepath.Dir(place)), os.RemoveAll(s.opts.Data.Next()), s.keepNewest(from, m.Aside))
 }
 
 // setAside moves what there still is of the datastore of the kind. SQLite's folder has other things, too.
@@ -241,7 +233,7 @@ func (s *Store) setAside(kind, aside string) error {
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil
 		}
-		return errors.Join(err, syncPath(filepath.Dir(aside)))
+		return errors.Join(err, paths.SyncDir(filepath.Dir(aside)))
 	}
 	if err := os.MkdirAll(aside, 0o700); err != nil {
 		return err
@@ -252,7 +244,7 @@ func (s *Store) setAside(kind, aside string) error {
 			return err
 		}
 	}
-	return errors.Join(syncPath(aside), syncPath(filepath.Dir(aside)), syncPath(filepath.Dir(s.place(kind))))
+	return errors.Join(paths.SyncDir(aside), paths.SyncDir(filepath.Dir(aside)), paths.SyncDir(filepath.Dir(s.place(kind))))
 }
 
 // keepNewest removes what earlier migrations from the kind have left.
@@ -264,12 +256,4 @@ func (s *Store) keepNewest(kind, newest string) error {
 		}
 	}
 	return err
-}
-
-func syncPath(path string) error {
-	file, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	return errors.Join(file.Sync(), file.Close())
 }

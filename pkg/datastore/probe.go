@@ -61,15 +61,23 @@ func judgeTLS(err error) error {
 	return err
 }
 
-// probeEtcd is content when one member answers. The client itself would only say that it got no answer in time, so each is called by hand before.
+// probeEtcd is content when one member answers. All are asked at the same time: one that is switched off may use up all of it. The client itself would only say that it got no answer in time, so each is
+// called by hand before.
 func (s *Store) probeEtcd(ctx context.Context) error {
-	var errs []error
-	for _, endpoint := range s.Endpoints() {
-		err := s.probeMember(ctx, endpoint)
-		if err == nil {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	endpoints := s.Endpoints()
+	errs, asked := make([]error, len(endpoints)), make(chan error, len(endpoints))
+	for i, endpoint := range endpoints {
+		go func() {
+			errs[i] = s.probeMember(ctx, endpoint)
+			asked <- errs[i]
+		}()
+	}
+	for range endpoints {
+		if err := <-asked; err == nil {
 			return nil
 		}
-		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
 }

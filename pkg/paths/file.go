@@ -50,6 +50,16 @@ func SyncDir(dir string) error {
 	return errors.Join(d.Sync(), d.Close())
 }
 
+// SyncTree puts all files and folders below a folder, and itself, on the disk; its own name is its parent's.
+func SyncTree(dir string) error {
+	return filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		return SyncDir(path) // of a file, too
+	})
+}
+
 // MakeRunDir makes the run folder. Others may pass through it, as the root of a pod with a user namespace must, but not look into it.
 func MakeRunDir() error {
 	if err := os.MkdirAll(RunDir, 0o711); err != nil {

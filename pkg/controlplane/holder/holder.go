@@ -4,6 +4,7 @@ package holder
 import (
 	"crypto/sha256"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -18,8 +19,9 @@ const kept = 10 * time.Second
 // signature anew for each request of a connection, which is a sixth of what a small one costs. Answers are shared: nobody may change them, as with tokens.
 // Its method may be called concurrently.
 type Memory struct {
-	ask authenticator.Request
-	now func() time.Time
+	ask     authenticator.Request
+	proxies []string // prefixes of headers
+	now     func() time.Time
 
 	mu    sync.Mutex
 	known map[fingerprint]answer
@@ -33,14 +35,18 @@ type answer struct {
 	until    time.Time
 }
 
-// New returns a memory of what ask answers.
-func New(ask authenticator.Request) *Memory {
-	return &Memory{ask: ask, now: time.Now, known: map[fingerprint]answer{}}
+// New returns a memory of what ask answers. In the headers that begin as proxyHeaders do, a proxy in front says who its client is: what such requests are answered is not remembered.
+func New(ask authenticator.Request, proxyHeaders ...string) *Memory {
+	m := &Memory{ask: ask, now: time.Now, known: map[fingerprint]answer{}}
+	for _, h := range proxyHeaders {
+		m.proxies = append(m.proxies, http.CanonicalHeaderKey(h))
+	}
+	return m
 }
 
 // AuthenticateRequest implements authenticator.Request. Only who was recognised is remembered.
 func (m *Memory) AuthenticateRequest(r *http.Request) (*authenticator.Response, bool, error) {
-	if !certificateOnly(r) {
+	if !m.certificateOnly(r) {
 		return m.ask.AuthenticateRequest(r)
 	}
 	of, now := fingerprintOf(r), m.now()
@@ -92,12 +98,12 @@ func fingerprintOf(r *http.Request) (f fingerprint) {
 }
 
 // certificateOnly says whether a request has a certificate and nothing else by which its sender may be known: no token, nor what a proxy in front says.
-func certificateOnly(r *http.Request) bool {
+func (m *Memory) certificateOnly(r *http.Request) bool {
 	if r.TLS == nil || len(r.TLS.PeerCertificates) == 0 {
 		return false
 	}
 	for name := range r.Header {
-		if name == "Authorization" || name == "Sec-Websocket-Protocol" || strings.HasPrefix(name, "X-Remote-") {
+		if name == "Authorization" || name == "Sec-Websocket-Protocol" || slices.ContainsFunc(m.proxies, func(p string) bool { return strings.HasPrefix(name, p) }) {
 			return false
 		}
 	}

@@ -79,7 +79,7 @@ func newMemory(a authority) (*Memory, *upstream, *time.Time) {
 	pool.AddCert(a.Certificate)
 	opts := x509.VerifyOptions{Roots: pool, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}
 	u := &upstream{Request: x509request.New(opts, x509request.CommonNameUserConversion)}
-	m, now := New(u), time.Now()
+	m, now := New(u, "x-remote-user", "X-Remote-Extra-", "X-Own"), time.Now()
 	m.now = func() time.Time { return now }
 	return m, u, &now
 }
@@ -164,6 +164,7 @@ func TestOtherCredentialsAreNotRemembered(t *testing.T) {
 		"websocket's":    request(http.Header{"Sec-Websocket-Protocol": {"base64url.bearer.authorization.k8s.io.eA"}}, c),
 		"proxy's":        request(http.Header{"X-Remote-User": {"ben"}}, c),
 		"proxy's extra":  request(http.Header{"X-Remote-Extra-Scopes": {"x"}}, c),
+		"proxy's own":    request(http.Header{"X-Own": {"ben"}}, c),
 		"no certificate": request(nil),
 		"no TLS":         {},
 	} {

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -21,6 +20,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/labk/labk/pkg/datastore/dump"
+	"github.com/labk/labk/pkg/paths"
 )
 
 // Build makes the folder of a member that is alone from a dump: every object keeps its revisions and its version, the next revision is after the one given,
@@ -46,10 +46,22 @@ func Build(ctx context.Context, dir string, from *dump.Reader, revision int64) (
 	if err := os.RemoveAll(source); err != nil {
 		return err
 	}
-	if err := writeFile(ctx, source, from, revision); err != nil {
+	logger := newBridge(nil)
+	built := make(chan error, 1)
+	go func() { built <- build(ctx, logger.logger(), source, dir, from, revision) }() // etcd that gives up, as on a full disk, never comes back from saying so
+	select {
+	case err := <-built:
+		return err
+	case err := <-logger.gaveUp:
 		return err
 	}
-	if err := snapshot.NewV3(zap.NewNop()).Restore(snapshot.RestoreConfig{
+}
+
+func build(ctx context.Context, logger *zap.Logger, source, dir string, from *dump.Reader, revision int64) error {
+	if err := writeFile(ctx, logger, source, from, revision); err != nil {
+		return err
+	}
+	if err := snapshot.NewV3(logger).Restore(snapshot.RestoreConfig{
 		SnapshotPath: source, SkipHashCheck: true, OutputDataDir: dir,
 		Name: memberName, PeerURLs: []string{aloneURL}, InitialCluster: memberName + "=" + aloneURL, InitialClusterToken: newToken(),
 	}); err != nil {
@@ -58,7 +70,7 @@ func Build(ctx context.Context, dir string, from *dump.Reader, revision int64) (
 	if err := os.Chmod(dir, 0o700); err != nil {
 		return err
 	}
-	return syncTree(dir)
+	return errors.Join(paths.SyncTree(dir), paths.SyncDir(filepath.Dir(dir)))
 }
 
 // place is where the file has an object: in the order of their last change, as etcd writes them.
@@ -68,13 +80,13 @@ type place struct {
 }
 
 // writeFile writes the file that etcd would have written.
-func writeFile(ctx context.Context, path string, from *dump.Reader, revision int64) error {
+func writeFile(ctx context.Context, logger *zap.Logger, path string, from *dump.Reader, revision int64) error {
 	objects, leases, err := read(ctx, from)
 	if err != nil {
 		return err
 	}
 	slices.SortStableFunc(objects, func(a, b place) int { return cmp.Compare(a.revision, b.revision) })
-	file := backend.NewDefaultBackend(zap.NewNop(), path)
+	file := backend.NewDefaultBackend(logger, path)
 	defer file.Close()
 	tx := file.BatchTx()
 	tx.LockOutsideApply()
@@ -127,23 +139,4 @@ func read(ctx context.Context, from *dump.Reader) (objects []place, leases map[i
 		}
 		objects = append(objects, place{r.ModRevision, value})
 	}
-}
-
-// syncTree puts all files and folders, and the name of the topmost, on the disk.
-func syncTree(dir string) error {
-	err := filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
-		if err != nil {
-			return err
-		}
-		return syncPath(path)
-	})
-	return errors.Join(err, syncPath(filepath.Dir(dir)))
-}
-
-func syncPath(path string) error {
-	file, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	return errors.Join(file.Sync(), file.Close())
 }

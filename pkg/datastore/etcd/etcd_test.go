@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"strings"
 	"sync/atomic"
@@ -17,6 +18,7 @@ import (
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
+	"golang.org/x/sys/unix"
 
 	"github.com/labk/labk/pkg/datastore/dump"
 )
@@ -189,6 +191,40 @@ func TestBuildLeavesNothingHalf(t *testing.T) {
 	cancel()
 	if err := Build(ended, dir, reader(t, bytes.NewReader(b.Bytes())), 9); err == nil {
 		t.Error("it went on")
+	}
+	if left, err := os.ReadDir(parent); err != nil || len(left) != 0 {
+		t.Errorf("%v, %v", left, err)
+	}
+}
+
+// A disk that is too small is an error, and no end of the process.
+func TestBuildOnFullDisk(t *testing.T) {
+	var b bytes.Buffer
+	w := dump.NewWriter(&b, 9)
+	for i := range 8 {
+		if err := w.Write(dump.Record{Key: fmt.Appendf(nil, "/%03d", i), Value: make([]byte, 1<<20), CreateRevision: 2, ModRevision: 2, Version: 1}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	var before unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_FSIZE, &before); err != nil {
+		t.Fatal(err)
+	}
+	signal.Ignore(unix.SIGXFSZ)
+	defer signal.Reset(unix.SIGXFSZ)
+	if err := unix.Setrlimit(unix.RLIMIT_FSIZE, &unix.Rlimit{Cur: 1 << 20, Max: before.Max}); err != nil {
+		t.Fatal(err)
+	}
+	parent := t.TempDir()
+	err := Build(t.Context(), filepath.Join(parent, "etcd"), reader(t, &b), 9)
+	if err := unix.Setrlimit(unix.RLIMIT_FSIZE, &before); err != nil {
+		t.Fatal(err)
+	}
+	if err == nil || !strings.Contains(err.Error(), "file too large") {
+		t.Error(err)
 	}
 	if left, err := os.ReadDir(parent); err != nil || len(left) != 0 {
 		t.Errorf("%v, %v", left, err)

@@ -97,8 +97,9 @@ func (m *Member) Start(ctx context.Context) error {
 		return judge(m.opts.Dir, fmt.Errorf("start etcd over %s: %w: if its disk is well, restore a snapshot", m.opts.Dir, err))
 	}
 	if err := m.serve(ctx); err != nil {
-		m.etcd.Close()
-		return err
+		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeLimit)
+		defer cancel()
+		return errors.Join(judge(m.opts.Dir, err), m.close(last))
 	}
 	care, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	m.cancel, m.done = cancel, make(chan struct{})
@@ -134,15 +135,25 @@ func (m *Member) Ready(context.Context) error { return nil }
 // Stop implements lifecycle.Component. It hangs up on the clients, whose acknowledged writes are all on the disk.
 func (m *Member) Stop(ctx context.Context) error {
 	m.cancel()
-	stopped := make(chan struct{})
+	return m.close(ctx)
+}
+
+// closeLimit is how long a member that could not start may take to end.
+const closeLimit = 5 * time.Second
+
+// close ends etcd. One that gave up never ends.
+func (m *Member) close(ctx context.Context) error {
+	closed := make(chan struct{})
 	go func() {
-		defer close(stopped)
-		m.rpc.Stop()
-		<-m.done
+		defer close(closed)
+		if m.done != nil { // it was started
+			m.rpc.Stop()
+			<-m.done
+		}
 		m.etcd.Close()
 	}()
 	select {
-	case <-stopped:
+	case <-closed:
 		return nil
 	case <-ctx.Done():
 		return errors.New("etcd did not end in time; leaving it behind")

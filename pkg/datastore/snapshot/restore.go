@@ -170,7 +170,7 @@ func stage(ctx context.Context, s *Snapshot, o RestoreOptions) (*Plan, error) {
 	if err := paths.WriteFile(filepath.Join(making, planFile), text, 0o600); err != nil {
 		return nil, err
 	}
-	if err := errors.Join(syncTree(making), os.RemoveAll(o.Data.Restore())); err != nil {
+	if err := errors.Join(paths.SyncTree(making), os.RemoveAll(o.Data.Restore())); err != nil {
 		return nil, err
 	}
 	return plan, paths.Rename(making, o.Data.Restore())
@@ -195,16 +195,6 @@ func (o RestoreOptions) replaces(path string) bool {
 	in := filepath.Join(string(o.Data), path)
 	_, err := os.Lstat(in)
 	return in == o.Data.Encryption() || errors.Is(err, fs.ErrNotExist) && !strings.HasPrefix(in, o.Data.ServerTLS())
-}
-
-// syncTree puts all that is in a folder on the disk.
-func syncTree(dir string) error {
-	return filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
-		if err != nil {
-			return err
-		}
-		return paths.SyncDir(path) // of a file, too
-	})
 }
 
 // Pending tells whether a restore is ready.

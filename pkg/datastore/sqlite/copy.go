@@ -141,14 +141,12 @@ func finish(part, name string) error {
 	if err != nil {
 		return err
 	}
-	err = errors.Join(file.Sync(), file.Close())
-	if err == nil {
-		err = os.Rename(part, name)
-	}
+	// The log that was beside the old file has to be gone before: SQLite would apply it to the new one.
+	err = errors.Join(file.Sync(), file.Close(), paths.SyncDir(filepath.Dir(name)))
 	if err != nil {
 		return err
 	}
-	return paths.SyncDir(filepath.Dir(name))
+	return paths.Rename(part, name)
 }
 
 // Restore puts a copy in the place of SQLite's file, which nobody may be using. The file that was there is kept as aside. At no moment is there no file.

@@ -2,7 +2,6 @@ package sqlite
 
 import (
 	"math"
-	"slices"
 	"sort"
 
 	"github.com/k3s-io/kine/pkg/server"
@@ -51,9 +50,10 @@ func (e *entry) find(mod int64) *version {
 	return nil
 }
 
-// drop forgets a version.
-func (e *entry) drop(mod int64) {
-	e.versions = slices.DeleteFunc(e.versions, func(v version) bool { return v.mod == mod })
+// drop forgets the oldest version.
+func (e *entry) drop() {
+	e.versions[0] = version{} // and its value
+	e.versions = e.versions[1:]
 }
 
 // superseded is a version that a compaction at a revision or later removes.
@@ -123,12 +123,12 @@ func (x *index) removable(n int) []superseded {
 	return x.history[:min(n, reached)]
 }
 
-// remove forgets the first n of the history.
+// remove forgets the first n of the history. Of each key they are the oldest versions, in their order.
 func (x *index) remove(n int) {
 	for i := range x.history[:n] {
 		h := &x.history[i]
 		x.old -= h.bytes
-		if h.entry.drop(h.mod); len(h.entry.versions) == 0 {
+		if h.entry.drop(); len(h.entry.versions) == 0 {
 			x.keys.Delete(h.entry)
 		}
 		*h = superseded{}

@@ -12,28 +12,32 @@ type lease struct {
 	end time.Time
 	key string
 	mod int64
+	at  int // in the heap
 }
 
-type leaseHeap []lease
+type leaseHeap []*lease
 
 func (h leaseHeap) Len() int           { return len(h) }
 func (h leaseHeap) Less(i, j int) bool { return h[i].end.Before(h[j].end) }
-func (h leaseHeap) Swap(i, j int)      { h[i], h[j] = h[j], h[i] }
-func (h *leaseHeap) Push(x any)        { *h = append(*h, x.(lease)) }
+func (h leaseHeap) Swap(i, j int)      { h[i], h[j] = h[j], h[i]; h[i].at, h[j].at = i, j }
+func (h *leaseHeap) Push(x any)        { l := x.(*lease); l.at = len(*h); *h = append(*h, l) }
 func (h *leaseHeap) Pop() any {
-	last := (*h)[len(*h)-1]
-	*h = (*h)[:len(*h)-1]
+	n := len(*h) - 1
+	last := (*h)[n]
+	(*h)[n] = nil
+	*h = (*h)[:n]
 	return last
 }
 
-// leases are the versions that end by themselves. Time counts from the write, or from the start of the process, and not while the PC sleeps: a lease may last longer, never shorter.
+// leases are the versions that end by themselves, of each key the newest at most. Time counts from the write, or from the start of the process, and not while the PC sleeps: a lease may last longer, never shorter.
 type leases struct {
 	mu    sync.Mutex
 	heap  leaseHeap
+	byKey map[string]*lease
 	added chan struct{} // with room for one
 }
 
-func newLeases() *leases { return &leases{added: make(chan struct{}, 1)} }
+func newLeases() *leases { return &leases{byKey: map[string]*lease{}, added: make(chan struct{}, 1)} }
 
 // life is how long a key with a lease of some seconds lives: a century at most, since what a time.Duration can't count would end at once.
 func life(seconds int64) time.Duration {
@@ -41,11 +45,20 @@ func life(seconds int64) time.Duration {
 	return time.Duration(min(seconds, century)) * time.Second
 }
 
-// add notes that a version of a key ends after a time.
+// add notes that a version of a key ends after a time. One that is not the newest known is left out.
 func (l *leases) add(key string, mod int64, after time.Duration) {
 	l.mu.Lock()
-	heap.Push(&l.heap, lease{end: time.Now().Add(after), key: key, mod: mod})
-	first := l.heap[0].mod == mod
+	end, x := time.Now().Add(after), l.byKey[key]
+	switch {
+	case x == nil:
+		x = &lease{end: end, key: key, mod: mod}
+		l.byKey[key] = x
+		heap.Push(&l.heap, x)
+	case x.mod < mod:
+		x.end, x.mod = end, mod
+		heap.Fix(&l.heap, x.at)
+	}
+	first := x.at == 0
 	l.mu.Unlock()
 	if first {
 		select {
@@ -55,8 +68,18 @@ func (l *leases) add(key string, mod int64, after time.Duration) {
 	}
 }
 
+// remove forgets a key that does not end by itself any more.
+func (l *leases) remove(key string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if x := l.byKey[key]; x != nil {
+		heap.Remove(&l.heap, x.at)
+		delete(l.byKey, key)
+	}
+}
+
 // due takes those that have ended, and says when to look again.
-func (l *leases) due() (ended []lease, next time.Duration) {
+func (l *leases) due() (ended []*lease, next time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	now := time.Now()
@@ -64,7 +87,9 @@ func (l *leases) due() (ended []lease, next time.Duration) {
 		if wait := l.heap[0].end.Sub(now); wait > 0 {
 			return ended, wait
 		}
-		ended = append(ended, heap.Pop(&l.heap).(lease))
+		x := heap.Pop(&l.heap).(*lease)
+		delete(l.byKey, x.key)
+		ended = append(ended, x)
 	}
 	if len(l.heap) > 0 {
 		return ended, 0

@@ -257,6 +257,38 @@ func TestWatch(t *testing.T) {
 	}
 }
 
+// A watcher that is far behind large changes is told them in pieces, and all of them.
+func TestWatchLargeChanges(t *testing.T) {
+	s := newTest(t)
+	const n = 20
+	first := mustCreate(t, s, "/first", "")
+	value := string(make([]byte, bytesTogether/2))
+	for i := range n {
+		mustCreate(t, s, fmt.Sprint("/", i), value)
+	}
+	s = reopen(t, s)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	last := first
+	for b := range s.Watch(ctx, first+1).Eventc {
+		if len(b.Events) > 3 {
+			t.Errorf("%d changes at once", len(b.Events))
+		}
+		for _, e := range b.Events {
+			if last++; e.KV.ModRevision != last {
+				t.Errorf("%d came as %d", e.KV.ModRevision, last)
+			}
+		}
+		if b.CurrentRev != last {
+			t.Errorf("up to %d is up to %d", last, b.CurrentRev)
+		}
+		if last == first+n {
+			return
+		}
+	}
+	t.Errorf("it ended after %d", last)
+}
+
 // What a change replaced is told, from memory and from the file.
 func TestPrevious(t *testing.T) {
 	s := newTest(t)
@@ -293,6 +325,41 @@ func TestLease(t *testing.T) {
 		if _, kv, err := s.Get(t.Context(), key, 0, false); kv == nil || err != nil {
 			t.Errorf("%s: %v, %v", key, kv, err)
 		}
+	}
+}
+
+// Leases need memory for the keys that have one, however often these are written.
+func TestLeasesAreFew(t *testing.T) {
+	s := newTest(t)
+	lease := func(key string, at, seconds int64) int64 {
+		t.Helper()
+		revision, _, ok, err := s.Update(t.Context(), key, nil, at, seconds)
+		must(t, err)
+		if !ok {
+			t.Fatalf("%s was not updated at %d", key, at)
+		}
+		return revision
+	}
+	at := map[string]int64{}
+	for _, key := range []string{"/stays", "/goes", "/loses"} {
+		revision, err := s.Create(t.Context(), key, nil, 3600)
+		must(t, err)
+		for range 100 {
+			revision = lease(key, revision, 3600)
+		}
+		at[key] = revision
+	}
+	lease("/loses", at["/loses"], 0)
+	_, _, _, err := s.Delete(t.Context(), "/goes", at["/goes"])
+	must(t, err)
+	lease("/stays", at["/stays"], 1) // ends before what was said first
+	waitFor(t, func() bool {
+		_, kv, err := s.Get(t.Context(), "/stays", 0, true)
+		return err == nil && kv == nil
+	})
+	must(t, s.Close())
+	if n, keys := len(s.leases.heap), len(s.leases.byKey); n != 0 || keys != 0 {
+		t.Errorf("%d leases of %d keys are left", n, keys)
 	}
 }
 

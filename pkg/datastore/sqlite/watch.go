@@ -128,13 +128,16 @@ func (s *Store) after(ctx context.Context, revision int64) ([]*server.Event, int
 			return nil, 0, nil, server.ErrCompacted
 		}
 	}
-	if len(events) == eventsTogether {
-		current = events[len(events)-1].KV.ModRevision
+	if n := len(events); n > 0 { // there may be more
+		current = events[n-1].KV.ModRevision
 	}
 	return events, current, nil, nil
 }
 
-// after reads events from the file: those after a revision and not after the last.
+// bytesTogether is how much is read from the file for a watcher at once: many may be behind at the same time.
+const bytesTogether = 1 << 20
+
+// after reads events from the file: those after a revision and not after the last, of many the first.
 func (r *readers) after(ctx context.Context, revision, last int64) ([]*server.Event, error) {
 	rows, err := r.next.QueryContext(ctx, revision, eventsTogether)
 	if err != nil {
@@ -142,7 +145,7 @@ func (r *readers) after(ctx context.Context, revision, last int64) ([]*server.Ev
 	}
 	defer rows.Close()
 	var events []*server.Event
-	for rows.Next() {
+	for bytes := 0; bytes < bytesTogether && rows.Next(); {
 		kv := &server.KeyValue{}
 		e := &server.Event{KV: kv}
 		var key []byte
@@ -159,6 +162,7 @@ func (r *readers) after(ctx context.Context, revision, last int64) ([]*server.Ev
 			e.PrevKV = &server.KeyValue{Key: kv.Key, ModRevision: *previous.revision, CreateRevision: *previous.created, Version: *previous.count, Lease: *previous.lease, Value: value}
 		}
 		events = append(events, e)
+		bytes += sizeOf(e)
 	}
 	return events, rows.Err()
 }

@@ -337,6 +337,8 @@ func (s *Store) publish(b *batch) {
 	for i := range b.rows {
 		if v := &b.rows[i].version; v.lease > 0 && !v.deleted {
 			s.leases.add(b.rows[i].key, v.mod, life(v.lease))
+		} else {
+			s.leases.remove(b.rows[i].key)
 		}
 	}
 }
